@@ -1,0 +1,213 @@
+"""The one call for scripts: paths or arrays in, the record of the result out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.engine import MapWriter
+from kldiv_cli.errors import UsageError
+from kldiv_cli.evaluation import Evaluation, Resources, evaluate_sources, map_shape
+from kldiv_cli.sinks import MapSink, check_output, open_map
+from kldiv_cli.sources import ArraySource, Source, open_source
+from kldiv_cli.spec import Spec, resolve_spec
+
+__all__ = ["Inputs", "evaluate", "evaluate_to", "open_inputs"]
+
+ArrayOrPath = npt.ArrayLike | str | os.PathLike[str]
+OUTPUT_DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """The sources of one computation."""
+
+    predictions: Source
+    targets: Source
+    weight: Source | None = None
+    pos_weight: Source | None = None
+
+    def all(self) -> tuple[Source, ...]:
+        sources = (self.predictions, self.targets, self.weight, self.pos_weight)
+        return tuple(source for source in sources if source is not None)
+
+    def close(self) -> None:
+        for source in self.all():
+            source.close()
+
+
+def evaluate(
+    predictions: ArrayOrPath,
+    targets: ArrayOrPath,
+    /,
+    *,
+    loss: str = "kl",
+    log_softmax: int | None = None,
+    predictions_are: str | None = None,
+    targets_are: str | None = None,
+    log_target: bool = False,
+    axis: int | None = None,
+    weight: ArrayOrPath | None = None,
+    pos_weight: ArrayOrPath | None = None,
+    temperature: float | None = None,
+    zero_policy: str = "limit",
+    broadcast: bool = False,
+    by_target: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    output_dtype: str = "float64",
+    force: bool = False,
+    workers: int | None = None,
+    memory: int | None = None,
+    allow_external: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Compute a loss on two stored arrays, or on arrays in memory, in one pass and bounded memory.
+
+    Parameters
+    ----------
+    predictions, targets : array, or path or address of one
+        ``"FILE"``, ``"FILE::DATASET"``, ``"FILE::DATASET[0:1000]"``; .npy, .npz or HDF5. KL is
+        taken of the targets from the predictions, KL(targets || predictions), as in PyTorch.
+    loss : {"kl", "bce"}
+        KL divergence or binary cross-entropy, in nats.
+    log_softmax : int, optional
+        The predictions are logits: normalise them along this axis first.
+    predictions_are : {"log-probs", "probs", "logits"}, optional
+        By default log-probs for kl and probs for bce. Logits with bce is BCE with logits.
+    targets_are : {"probs", "log-probs", "logits", "labels"}, optional
+        By default probs. Labels are class indices along the axis.
+    log_target : bool
+        The same as ``targets_are="log-probs"``, PyTorch's name.
+    axis : int, optional
+        The distribution axis, by default the last.
+    weight, pos_weight : like `predictions`, optional
+        Factors for bce, broadcast to the shape of the predictions; `pos_weight` with logits only.
+    temperature : float, optional
+        Divides whichever inputs are logits.
+    zero_policy : {"limit", "torch"}
+        What ``0 * inf`` is: 0, its limit, or nan, as PyTorch has it. A prediction of 0 where the
+        target is above 0 is ``inf`` under both.
+    broadcast : bool
+        Let predictions and targets of different shapes broadcast.
+    by_target : bool
+        Also split the loss by whether the target is 1, 0 or between.
+    output, output_dtype, force
+        Write the per-element map to this .npy or .h5 file, in that dtype, over an old one.
+    workers, memory : int, optional
+        Threads, and bytes for blocks and buffers; neither changes a bit of the result.
+    allow_external : bool
+        Let HDF5 follow links and storage into other files.
+    progress : callable, optional
+        Called with the number of elements done since the last call.
+
+    Raises
+    ------
+    KldivError
+        `UsageError`, `InputError` or `OutputError`; the text says what mends it.
+
+    Examples
+    --------
+    >>> result = evaluate(np.log([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
+    >>> round(result.batchmean, 6)
+    0.693147
+    """
+    spec = resolve_spec(
+        losses=(loss,),
+        log_softmax=log_softmax,
+        predictions_are=predictions_are,
+        targets_are=targets_are,
+        log_target=log_target,
+        axis=axis,
+        temperature=temperature,
+        zero_policy=zero_policy,
+        by_target=by_target,
+        broadcast=broadcast,
+        weight=weight is not None,
+        pos_weight=pos_weight is not None,
+    )
+    inputs = open_inputs(predictions, targets, weight, pos_weight, allow_external=allow_external)
+    (evaluation,) = evaluate_to(
+        spec,
+        inputs,
+        output=None if output is None else os.fspath(output),
+        output_dtype=output_dtype,
+        force=force,
+        resources=Resources(workers=workers, memory=memory),
+        progress=progress,
+    )
+    return evaluation
+
+
+def open_inputs(
+    predictions: ArrayOrPath,
+    targets: ArrayOrPath,
+    weight: ArrayOrPath | None = None,
+    pos_weight: ArrayOrPath | None = None,
+    *,
+    allow_external: bool = False,
+) -> Inputs:
+    """Open paths and addresses; arrays are taken as they are."""
+
+    def opened(name: str, value: ArrayOrPath) -> Source:
+        if isinstance(value, (str, os.PathLike)):
+            return open_source(os.fspath(value), allow_external=allow_external)
+        return ArraySource(np.asarray(value), name)
+
+    return Inputs(
+        predictions=opened("predictions", predictions),
+        targets=opened("targets", targets),
+        weight=None if weight is None else opened("weight", weight),
+        pos_weight=None if pos_weight is None else opened("pos_weight", pos_weight),
+    )
+
+
+def evaluate_to(
+    spec: Spec,
+    inputs: Inputs,
+    *,
+    output: str | None = None,
+    output_dtype: str = "float64",
+    force: bool = False,
+    writers: tuple[MapWriter, ...] = (),
+    resources: Resources = Resources(),
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Evaluation, ...]:
+    """Evaluate, with the per-element map going to `writers` and to the file `output`."""
+    if (output is not None or writers) and len(spec.losses) > 1:
+        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
+    sink = _open_output(spec, inputs, output, output_dtype, force)
+    try:
+        evaluations = evaluate_sources(
+            spec,
+            inputs.predictions,
+            inputs.targets,
+            weight=inputs.weight,
+            pos_weight=inputs.pos_weight,
+            writers=[(*writers, *([] if sink is None else [sink]))],
+            resources=resources,
+            progress=progress,
+        )
+        if sink is not None:
+            sink.commit()
+    finally:
+        if sink is not None:
+            sink.discard()
+        inputs.close()
+    return evaluations
+
+
+def _open_output(
+    spec: Spec, inputs: Inputs, output: str | None, dtype: str, force: bool
+) -> MapSink | None:
+    if dtype not in OUTPUT_DTYPES:
+        raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
+    if output is None:
+        return None
+    shape = map_shape(spec, inputs.predictions, inputs.targets)
+    files = [source.path for source in inputs.all() if source.path is not None]
+    path, dataset = check_output(output, files, force=force)
+    return open_map(path, dataset, shape, np.dtype(dtype))

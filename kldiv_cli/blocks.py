@@ -1,0 +1,127 @@
+"""How an array is cut into blocks: along storage order, with whole distributions where they fit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kldiv_cli.kernels import SEGMENT
+
+__all__ = [
+    "Block",
+    "Layout",
+    "axis_windows",
+    "block_shape",
+    "contiguous_from",
+    "cut",
+    "fits_whole",
+    "run_starts",
+]
+
+Block = tuple[slice, ...]
+"""A rectangular part of an array: one slice a dimension, start and stop given, step 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What is to be cut, and what its storage makes cheap."""
+
+    shape: tuple[int, ...]
+    axis: int | None
+    """The dimension that is not cut: the distribution axis, where there is one."""
+    fortran_order: bool = False
+    chunks: tuple[int, ...] | None = None
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Dimensions from the slowest in storage to the fastest."""
+        dimensions = range(len(self.shape))
+        return tuple(reversed(dimensions)) if self.fortran_order else tuple(dimensions)
+
+
+def block_shape(block: Block) -> tuple[int, ...]:
+    return tuple(piece.stop - piece.start for piece in block)
+
+
+def contiguous_from(shape: tuple[int, ...], lengths: tuple[int, ...]) -> int:
+    """The first dimension from which on a block lies in one piece of a C-ordered array."""
+    inner = max(0, len(shape) - 1)
+    while inner > 0 and lengths[inner] == shape[inner]:
+        inner -= 1
+    return inner
+
+
+def run_starts(shape: tuple[int, ...], block: Block, inner: int) -> Iterator[int]:
+    """Offsets, in elements, of the pieces that a block of a C-ordered array lies in, in order."""
+    strides = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
+    base = sum(piece.start * stride for piece, stride in zip(block[inner:], strides[inner:], strict=True))
+    outer = [
+        range(piece.start * stride, piece.stop * stride, stride)
+        for piece, stride in zip(block[:inner], strides[:inner], strict=True)
+    ]
+    return (base + sum(starts) for starts in itertools.product(*outer))
+
+
+def fits_whole(layout: Layout, budget: int) -> bool:
+    """Whether one distribution fits into a block of `budget` elements."""
+    return layout.axis is None or layout.shape[layout.axis] <= budget
+
+
+def cut(layout: Layout, budget: int) -> Iterator[Block]:
+    """Blocks of about `budget` elements, in storage order; the axis is whole in each.
+
+    Where one distribution alone is larger, a block is as many neighbouring distributions as have
+    one segment each within the budget, to be read by `axis_windows`.
+    """
+    if math.prod(layout.shape) == 0:
+        return
+    extents = _extents(layout, budget)
+    ranges = [range(0, layout.shape[d], extents[d]) for d in layout.order]
+    for starts in itertools.product(*ranges):
+        start_of = dict(zip(layout.order, starts, strict=True))
+        yield tuple(
+            slice(start_of[d], min(start_of[d] + extents[d], length))
+            for d, length in enumerate(layout.shape)
+        )
+
+
+def axis_windows(block: Block, axis: int, budget: int) -> Iterator[Block]:
+    """Cut a block of distributions that are too large together into windows of whole segments."""
+    length = block[axis].stop
+    lanes = math.prod(block_shape(block)) // length
+    step = max(1, budget // (lanes * SEGMENT)) * SEGMENT
+    for start in range(0, length, step):
+        window = slice(start, min(start + step, length))
+        yield (*block[:axis], window, *block[axis + 1 :])
+
+
+def _extents(layout: Layout, budget: int) -> list[int]:
+    """Grow a block from the fastest dimension to the slowest until it is full."""
+    fixed = 1
+    extents = [1] * len(layout.shape)
+    if layout.axis is not None:
+        whole = layout.shape[layout.axis]
+        extents[layout.axis] = whole
+        fixed = whole if whole <= budget else SEGMENT
+    free = [d for d in reversed(layout.order) if d != layout.axis]
+    units = _units(layout, free, budget // fixed)
+    for d in free:
+        extents[d] = units[d]
+    for d in free:
+        room = budget // (fixed * math.prod(extents[other] for other in free if other != d))
+        grown = max(units[d], room // units[d] * units[d])
+        extents[d] = min(grown, layout.shape[d])
+        if extents[d] < layout.shape[d]:
+            break
+    return extents
+
+
+def _units(layout: Layout, free: list[int], budget: int) -> dict[int, int]:
+    """The smallest block extents: one storage chunk, where that fits the budget."""
+    if layout.chunks is not None:
+        units = {d: min(layout.chunks[d], layout.shape[d]) for d in free}
+        if math.prod(units.values()) <= budget:
+            return units
+    return dict.fromkeys(free, 1)

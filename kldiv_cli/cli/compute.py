@@ -1,0 +1,175 @@
+"""``kldiv compute``: one loss, or both, on one pair of arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kldiv_cli.cli import options
+from kldiv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from kldiv_cli.api import Inputs
+    from kldiv_cli.evaluation import Evaluation
+    from kldiv_cli.map_view import MapView, MapWindow
+    from kldiv_cli.reductions import Reduction
+    from kldiv_cli.report.console import Format
+    from kldiv_cli.spec import Spec
+
+__all__ = ["compute"]
+
+
+def compute(
+    predictions: options.Predictions,
+    targets: options.Targets,
+    loss: options.LossNames = [options.LossName.KL],  # noqa: B006 - Typer copies it
+    log_softmax: options.LogSoftmax = None,
+    predictions_are: options.PredictionsAre = None,
+    targets_are: options.TargetsAre = None,
+    log_target: options.LogTarget = False,
+    axis: options.Axis = None,
+    weight: options.Weight = None,
+    pos_weight: options.PosWeight = None,
+    temperature: options.Temperature = None,
+    zero_policy: options.ZeroPolicyName = "limit",
+    broadcast: options.Broadcast = False,
+    by_target: options.ByTarget = False,
+    reduction: options.ReductionName = None,
+    size_average: options.SizeAverage = None,
+    reduce: options.Reduce = None,
+    map_slice: options.MapSlice = None,
+    full: options.Full = False,
+    format: options.FormatName = "auto",
+    json: options.Json = False,
+    precision: options.Precision = None,
+    output: options.Output = None,
+    output_dtype: options.OutputDtype = None,
+    force: options.Force = False,
+    workers: options.Workers = None,
+    memory: options.Memory = None,
+    progress: options.ProgressBar = None,
+    allow_external: options.AllowExternal = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compute KL divergence or BCE of stored predictions against stored targets.
+
+    \b
+    Student logits against teacher probabilities:
+      kldiv compute student.npy teacher.npy --log-softmax -1
+    Both in one HDF5 file, as JSON:
+      kldiv compute outputs.h5::/logits outputs.h5::/probs --log-softmax 1 --json
+    Binary probabilities against 0/1 labels:
+      kldiv compute probs.npy labels.npy --loss bce
+    The per-element map, shown and written:
+      kldiv compute heat.npy gauss.npy --reduction none --output map.npy
+    """
+    from kldiv_cli.api import evaluate_to, open_inputs
+    from kldiv_cli.evaluation import Resources
+    from kldiv_cli.report.progress import progress_bar
+    from kldiv_cli.spec import resolve_spec
+
+    spec = resolve_spec(
+        losses=tuple(name.value for name in loss),
+        log_softmax=log_softmax,
+        predictions_are=predictions_are,
+        targets_are=targets_are,
+        log_target=log_target,
+        axis=axis,
+        temperature=temperature,
+        zero_policy=zero_policy,
+        by_target=by_target,
+        broadcast=broadcast,
+        weight=weight is not None,
+        pos_weight=pos_weight is not None,
+    )
+    shown = _format(format, json)
+    chosen = _reduction(reduction, size_average, reduce, spec)
+    if output_dtype is not None and output is None:
+        raise UsageError("output_dtype: needs --output FILE")
+    inputs = open_inputs(predictions, targets, weight, pos_weight, allow_external=allow_external)
+    window = _window(spec, inputs, chosen, map_slice, full)
+    with progress_bar(*_work(inputs), wanted=progress) as advance:
+        evaluations = evaluate_to(
+            spec,
+            inputs,
+            output=output,
+            output_dtype=output_dtype or "float64",
+            force=force,
+            writers=() if window is None else (window,),
+            resources=Resources(workers=workers, memory=memory),
+            progress=advance,
+        )
+    _report(evaluations, shown, chosen, window, precision)
+
+
+def _format(format: Format, json: bool) -> Format:
+    from kldiv_cli.report.console import resolve_format
+
+    if json and format not in ("auto", "json"):
+        raise UsageError(f"json: contradicts --format {format}; give only one of them")
+    return "json" if json else resolve_format(format)
+
+
+def _reduction(
+    reduction: Reduction | None, size_average: bool | None, reduce: bool | None, spec: Spec
+) -> Reduction | None:
+    """The reduction asked for, PyTorch 0.4's flags first; None for all of them."""
+    from kldiv_cli.reductions import check_reduction, legacy_reduction
+    from kldiv_cli.report.console import tell
+
+    legacy = legacy_reduction(size_average, reduce)
+    if legacy is not None:
+        if reduction == "batchmean":
+            raise UsageError("size_average and reduce: contradict --reduction batchmean; drop them")
+        tell("note", f"size_average and reduce are deprecated in PyTorch; --reduction {legacy} says the same")
+    chosen = legacy or reduction
+    if chosen is not None:
+        check_reduction(chosen, spec.losses)
+    return chosen
+
+
+def _window(
+    spec: Spec, inputs: Inputs, reduction: Reduction | None, map_slice: str | None, full: bool
+) -> MapWindow | None:
+    """What gathers the map to be shown, where one was asked for."""
+    if reduction != "none":
+        if full or map_slice is not None:
+            raise UsageError("map_slice and full: choose what is shown of a map; add --reduction none")
+        return None
+    from kldiv_cli.evaluation import map_shape
+    from kldiv_cli.map_view import open_window
+    from kldiv_cli.sources import resolve_selection
+
+    shape = map_shape(spec, inputs.predictions, inputs.targets)
+    selection = None if map_slice is None else resolve_selection("map_slice", map_slice, shape)
+    return open_window(shape, selection, full=full)
+
+
+def _work(inputs: Inputs) -> tuple[int, float]:
+    """Elements to be done, and bytes to be read for each of them."""
+    elements = math.prod(inputs.predictions.shape)
+    size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
+    return elements, size / max(elements, 1)
+
+
+def _report(
+    evaluations: tuple[Evaluation, ...],
+    format: Format,
+    reduction: Reduction | None,
+    window: MapWindow | None,
+    precision: int | None,
+) -> None:
+    from kldiv_cli.diagnosis import find_reduction
+    from kldiv_cli.report.console import tell, tell_findings, write
+    from kldiv_cli.report.render import render
+
+    view = None if window is None else window.view()
+    evaluations = tuple(
+        replace(e, findings=(*find_reduction(e.loss, reduction), *e.findings)) for e in evaluations
+    )
+    write(render(evaluations, format, reduction, view, precision))
+    if view is not None and view.cut:
+        tell("note", f"{view.values.size} of {view.asked} elements shown; --full shows all")
+    for finding in dict.fromkeys(f for e in evaluations for f in e.findings):
+        tell_findings([finding])

@@ -1,0 +1,185 @@
+"""Every option, once: its name, type, help, and how its text becomes a value."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import typer
+
+__all__ = [
+    "AllowExternal",
+    "Axis",
+    "Broadcast",
+    "ByTarget",
+    "Debug",
+    "Force",
+    "FormatName",
+    "Full",
+    "Json",
+    "LogSoftmax",
+    "LogTarget",
+    "LossName",
+    "LossNames",
+    "MapSlice",
+    "Memory",
+    "Output",
+    "OutputDtype",
+    "PosWeight",
+    "Precision",
+    "Predictions",
+    "PredictionsAre",
+    "ProgressBar",
+    "Reduce",
+    "ReductionName",
+    "SizeAverage",
+    "Targets",
+    "TargetsAre",
+    "Temperature",
+    "Weight",
+    "Workers",
+    "ZeroPolicyName",
+]
+
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``64MiB``, ``64M`` (the same) or ``67108864``."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r}: expected a size like 64MiB")
+    return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+
+
+# What is compared
+
+Predictions = Annotated[
+    str, typer.Argument(metavar="PREDICTIONS", help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000].", show_default=False)
+]
+Targets = Annotated[str, typer.Argument(metavar="TARGETS", help="What they should be, likewise.", show_default=False)]
+AllowExternal = Annotated[
+    bool, typer.Option("--allow-external", help="Let HDF5 follow links and storage into other files.")
+]
+
+# What is computed
+
+
+
+class LossName(StrEnum):
+    """An Enum because Typer takes no list of literals."""
+
+    KL = "kl"
+    BCE = "bce"
+
+
+LossNames = Annotated[
+    list[LossName],
+    typer.Option("--loss", help="KL(targets ‖ predictions) or binary cross-entropy; give both for both in one pass."),
+]
+LogSoftmax = Annotated[
+    int | None,
+    typer.Option("--log-softmax", metavar="AXIS", help="Predictions are logits: take log-softmax over AXIS first."),
+]
+PredictionsAre = Annotated[
+    Literal["log-probs", "probs", "logits"] | None,
+    typer.Option(
+        "--predictions-are",
+        help="What the predictions are. Default: log-probs for kl, probs for bce. "
+        "Logits: for kl their log-softmax is taken, bce is BCE with logits.",
+    ),
+]
+TargetsAre = Annotated[
+    Literal["probs", "log-probs", "logits", "labels"] | None,
+    typer.Option("--targets-are", help="What the targets are. Default: probs. Labels are class indices along the axis."),
+]
+LogTarget = Annotated[
+    bool, typer.Option("--log-target", help="Targets are log-probs, by PyTorch's name for it.")
+]
+Axis = Annotated[
+    int | None, typer.Option("--axis", metavar="AXIS", help="Distribution axis.  [default: -1]", show_default=False)
+]
+Weight = Annotated[
+    str | None, typer.Option("--weight", metavar="FILE", help="Factors for bce, broadcast to the predictions.")
+]
+PosWeight = Annotated[
+    str | None,
+    typer.Option("--pos-weight", metavar="FILE", help="Factors for the positive part of bce with logits, broadcast."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", metavar="T", help="Divide logits by this. The loss is not multiplied by its square."),
+]
+ZeroPolicyName = Annotated[
+    Literal["limit", "torch"],
+    typer.Option("--zero-policy", help="What 0 times infinity is: 0, its limit, or nan as in PyTorch."),
+]
+Broadcast = Annotated[
+    bool, typer.Option("--broadcast", help="Let predictions and targets of different shapes broadcast.")
+]
+ByTarget = Annotated[
+    bool, typer.Option("--by-target", help="Count and mean loss where the target is 1, 0 and between.")
+]
+
+# What is shown
+
+ReductionName = Annotated[
+    Literal["none", "sum", "mean", "batchmean", "distmean"] | None,
+    typer.Option(
+        "--reduction",
+        help="Show this one only; none is the per-element map. distmean: sum over the axis, mean over the rest. "
+        "Default: all scalars side by side.",
+    ),
+]
+SizeAverage = Annotated[
+    bool | None,
+    typer.Option("--size-average/--no-size-average", help="PyTorch 0.4's flag; wins over --reduction.", show_default=False),
+]
+Reduce = Annotated[
+    bool | None,
+    typer.Option("--reduce/--no-reduce", help="PyTorch 0.4's flag; wins over --reduction.", show_default=False),
+]
+MapSlice = Annotated[
+    str | None,
+    typer.Option("--map-slice", metavar="SLICE", help="Show this part of the map, such as '0,:,3:5'."),
+]
+Full = Annotated[bool, typer.Option("--full", help="Show all of the map rather than its edges.")]
+FormatName = Annotated[
+    Literal["auto", "table", "plain", "json", "jsonl", "csv", "md"],
+    typer.Option("--format", help="auto: a table on a terminal, plain in a pipe."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+Precision = Annotated[
+    int | None,
+    typer.Option("--precision", metavar="DIGITS", min=1, max=17, help="Significant digits to show. Default: 6 in tables, else all."),
+]
+
+# What is written
+
+Output = Annotated[
+    str | None,
+    typer.Option("--output", metavar="FILE", help="Write the per-element map to map.npy or map.h5::/name."),
+]
+OutputDtype = Annotated[
+    Literal["float16", "float32", "float64"] | None,
+    typer.Option("--output-dtype", help="Dtype of the map written. Default: float64."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+
+# How it runs
+
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Threads. Default: one a processor. Changes no bit of the result.", show_default=False),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option("--memory", metavar="SIZE", parser=parse_size, help="Memory for blocks in all, such as 64MiB.  [default: 48MiB]", show_default=False),
+]
+ProgressBar = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Progress bar on stderr. Default: on a terminal, for large files.", show_default=False),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,0 +1,77 @@
+"""What can go wrong, as a tree; each leaf is also the standard class a caller would catch.
+
+KldivError
+├── UsageError (ValueError)          options that are unknown or contradict each other
+├── InputError (ValueError)          an input that can't be used
+│   ├── InputNotFound (FileNotFoundError)
+│   ├── FormatError                  not the format it claims to be, damaged, or unsafe to read
+│   ├── DatasetError (LookupError)   no such array in a container, or more than one it could be
+│   ├── InputChanged                 the file changed while it was read
+│   ├── ShapeMismatch                shapes that do not belong together
+│   ├── AxisError (IndexError)       no such axis
+│   └── DomainError                  values outside the range a loss is defined on
+└── OutputError (OSError)            an output that can't be written
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AxisError",
+    "DatasetError",
+    "DomainError",
+    "FormatError",
+    "InputChanged",
+    "InputError",
+    "InputNotFound",
+    "KldivError",
+    "OutputError",
+    "ShapeMismatch",
+    "UsageError",
+]
+
+
+class KldivError(Exception):
+    """The base of every error this package raises on purpose; its text is one line."""
+
+    def __str__(self) -> str:
+        return " ".join(str(argument) for argument in self.args)
+
+
+class UsageError(KldivError, ValueError):
+    """Options that are unknown or contradict each other."""
+
+
+class InputError(KldivError, ValueError):
+    """An input that can't be used."""
+
+
+class InputNotFound(InputError, FileNotFoundError):
+    """There is no such file."""
+
+
+class FormatError(InputError):
+    """A file that is not what it claims to be, is damaged, or is unsafe to read."""
+
+
+class DatasetError(InputError, LookupError):
+    """A container has no such array, or several and none was named."""
+
+
+class InputChanged(InputError):
+    """A file changed while it was read."""
+
+
+class ShapeMismatch(InputError):
+    """Shapes that do not belong together."""
+
+
+class AxisError(InputError, IndexError):
+    """An array has no such axis."""
+
+
+class DomainError(InputError):
+    """Values outside the range that a loss is defined on."""
+
+
+class OutputError(KldivError, OSError):
+    """An output that can't be written."""

@@ -1,0 +1,90 @@
+"""Where tasks run: here, or on threads that share one queue of them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["available_workers", "run"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_POLL_SECONDS = 0.2
+"""On Windows a wait without a timeout can't be interrupted."""
+
+
+def available_workers() -> int:
+    """The number of processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    tasks: Iterable[Task], make_worker: Callable[[], Callable[[Task], Result]], workers: int
+) -> Iterator[Result]:
+    """Yield the results of all tasks in no particular order; the first error ends it.
+
+    `make_worker` is called once in each thread, for what a worker reuses from task to task.
+    """
+    if workers == 1:
+        yield from map(make_worker(), tasks)
+        return
+    pool = _Pool(tasks, make_worker)
+    try:
+        yield from pool.results(workers)
+    finally:
+        pool.stop()
+
+
+class _Pool:
+    def __init__(self, tasks: Iterable[Task], make_worker: Callable[[], Callable[[Task], Result]]) -> None:
+        self._tasks = iter(tasks)
+        self._make_worker = make_worker
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._outcomes: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def results(self, workers: int) -> Iterator[Result]:
+        for number in range(workers):
+            thread = threading.Thread(target=self._work, name=f"kldiv-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        running = workers
+        while running:
+            try:
+                outcome, error = self._outcomes.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if error is not None:
+                raise error
+            if outcome is _DONE:
+                running -= 1
+            else:
+                yield outcome  # type: ignore[misc]
+
+    def stop(self) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        try:
+            worker = self._make_worker()
+            for task in iter(self._next, _DONE):
+                self._outcomes.put((worker(task), None))
+            self._outcomes.put((_DONE, None))
+        except BaseException as error:  # noqa: BLE001 - raised again where the results are read
+            self._outcomes.put((None, error))
+
+    def _next(self) -> object:
+        with self._lock:
+            return _DONE if self._stopped.is_set() else next(self._tasks, _DONE)
+
+
+_DONE = object()

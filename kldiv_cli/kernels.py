@@ -1,0 +1,138 @@
+"""The arithmetic, bare: float64 in, float64 out, into buffers the caller owns.
+
+Every function here is called with arrays that were checked at the door (`functional`,
+`evaluation`). NumPy's floating-point warnings are the caller's to silence: zeros and infinities
+are ordinary values here, and what each yields stands in `functional`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "BCE_FLOOR",
+    "SEGMENT",
+    "bce",
+    "bce_with_logits",
+    "kl",
+    "kl_log_target",
+    "log1mexp",
+    "merge_partition",
+    "partition",
+    "settle_bce_with_logits",
+    "settle_kl",
+]
+
+Array = npt.NDArray[np.float64]
+
+SEGMENT: Final = 4096
+"""A distribution is summed in segments of this length; results depend on it, so it never changes."""
+
+BCE_FLOOR: Final = -100.0
+"""PyTorch clamps the logarithms in BCE here, so that p = 0 against y = 1 costs 100, not inf."""
+
+_LOWEST: Final = float(np.finfo(np.float64).min)
+
+
+def partition(logits: Array, scratch: Array) -> tuple[Array, Array]:
+    """Subtract each row's maximum in place; return the maxima and the sums of exponentials.
+
+    A row of ``-inf`` only has sum 0; one with ``inf`` or ``nan`` has sum ``nan``.
+    """
+    peaks = logits.max(axis=-1)
+    shift = np.where(peaks == -np.inf, 0.0, peaks)
+    np.subtract(logits, shift[:, None], out=logits)
+    np.exp(logits, out=scratch)
+    return peaks, scratch.sum(axis=-1)
+
+
+def merge_partition(peaks: Array, sums: Array) -> tuple[Array, Array]:
+    """Merge the segments of each row: its maximum and the logarithm of its sum of exponentials."""
+    if peaks.shape[-1] == 1:
+        return peaks[:, 0], np.log(sums[:, 0])
+    peak = peaks.max(axis=-1)
+    return peak, np.log((sums * np.exp(peaks - peak[:, None])).sum(axis=-1))
+
+
+def kl(x: Array, y: Array, out: Array, scratch: Array) -> None:
+    """``y log y - y x``, with ``0 log 0 = 0``; ``0 * inf`` is still nan (see `settle_kl`)."""
+    np.log(y, out=out)
+    np.maximum(out, _LOWEST, out=out)
+    np.multiply(out, y, out=out)
+    np.multiply(y, x, out=scratch)
+    np.subtract(out, scratch, out=out)
+
+
+def kl_log_target(x: Array, t: Array, y: Array, out: Array) -> None:
+    """``y (t - x)`` where y = exp(t); ``0 * inf`` is still nan (see `settle_kl`)."""
+    np.subtract(t, x, out=out)
+    np.multiply(out, y, out=out)
+
+
+def settle_kl(x: Array, y: Array, loss: Array) -> npt.NDArray[np.bool_]:
+    """Set the nan terms of probability zero to their limit, 0, in place; return which they were.
+
+    A prediction that is itself nan, or a log-probability of ``inf``, has no limit and stays nan.
+    """
+    zero: npt.NDArray[np.bool_] = np.isnan(loss) & (y == 0) & (x < np.inf)
+    loss[zero] = 0.0
+    return zero
+
+
+def log1mexp(x: Array, out: Array) -> None:
+    """``log(1 - exp(x))`` for x <= 0, without cancellation on either side of ``-log 2``.
+
+    References
+    ----------
+    M. Maechler, "Accurately Computing log(1 - exp(-|a|))", R package Rmpfr, 2012.
+    """
+    near = x > -np.log(2.0)
+    np.exp(x, out=out)
+    np.negative(out, out=out)
+    np.log1p(out, out=out)
+    out[near] = np.log(-np.expm1(x[near]))
+
+
+def bce(log_p: Array, log_1mp: Array, y: Array, out: Array) -> None:
+    """``(y - 1) max(log(1 - p), -100) - y max(log p, -100)``, clamping both logarithms in place."""
+    np.maximum(log_p, BCE_FLOOR, out=log_p)
+    np.maximum(log_1mp, BCE_FLOOR, out=log_1mp)
+    np.subtract(y, 1.0, out=out)
+    np.multiply(out, log_1mp, out=out)
+    np.multiply(y, log_p, out=log_p)
+    np.subtract(out, log_p, out=out)
+
+
+def bce_with_logits(
+    z: Array, y: Array, pos_weight: Array | None, out: Array, scratch: Array
+) -> None:
+    """``(1 - y) z - (1 + (pos_weight - 1) y) logsigmoid(z)``; infinite z as the formula yields."""
+    np.abs(z, out=scratch)
+    np.negative(scratch, out=scratch)
+    np.exp(scratch, out=scratch)
+    np.log1p(scratch, out=scratch)
+    np.minimum(z, 0.0, out=out)
+    np.subtract(out, scratch, out=scratch)
+    if pos_weight is not None:
+        scratch *= 1.0 + (pos_weight - 1.0) * y
+    np.subtract(1.0, y, out=out)
+    np.multiply(out, z, out=out)
+    np.subtract(out, scratch, out=out)
+
+
+def settle_bce_with_logits(
+    z: Array, y: Array, pos_weight: Array | None, loss: Array
+) -> npt.NDArray[np.bool_]:
+    """Set the nan terms of an infinite logit to their limit in place; return which they were.
+
+    As z goes to inf the loss goes to ``(1 - y) z``, as z goes to -inf to ``-pos_weight y z``.
+    """
+    settled: npt.NDArray[np.bool_] = np.isnan(loss) & np.isinf(z) & np.isfinite(y)
+    slope = np.where(z > 0, 1.0 - y, y if pos_weight is None else pos_weight * y)
+    limit = np.where(slope == 0, 0.0, slope * np.inf)
+    settled &= ~np.isnan(limit)
+    loss[settled] = limit[settled]
+    return settled

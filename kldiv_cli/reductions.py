@@ -1,0 +1,159 @@
+"""Exact sums that merge in any order, and the reductions computed from them.
+
+`ExactSum` holds a sum of float64 values as an integer multiple of 2**-1074, the spacing of the
+smallest floats: nothing is rounded until `ExactSum.value`, which rounds once, as `math.fsum` does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.errors import UsageError
+
+__all__ = [
+    "ExactSum",
+    "Reduction",
+    "Scalars",
+    "exact_sum",
+    "legacy_reduction",
+    "reduce_sum",
+]
+
+Array = npt.NDArray[np.float64]
+
+Reduction = Literal["none", "sum", "mean", "batchmean", "distmean"]
+REDUCTIONS: Final[tuple[Reduction, ...]] = get_args(Reduction)
+
+_SCALE: Final = 1074
+
+
+@dataclass(frozen=True, slots=True)
+class ExactSum:
+    """A mergeable sum: the finite values exactly, the others as counts."""
+
+    scaled: int = 0
+    positive_infinities: int = 0
+    negative_infinities: int = 0
+    nans: int = 0
+
+    def merge(self, other: ExactSum) -> ExactSum:
+        return ExactSum(
+            self.scaled + other.scaled,
+            self.positive_infinities + other.positive_infinities,
+            self.negative_infinities + other.negative_infinities,
+            self.nans + other.nans,
+        )
+
+    @property
+    def value(self) -> float:
+        """The sum, rounded once; inf or nan where the values add up to it."""
+        if self.nans or (self.positive_infinities and self.negative_infinities):
+            return math.nan
+        if self.positive_infinities:
+            return math.inf
+        if self.negative_infinities:
+            return -math.inf
+        try:
+            return self.scaled / (1 << _SCALE)
+        except OverflowError:
+            return math.inf if self.scaled > 0 else -math.inf
+
+
+def exact_sum(values: Array) -> ExactSum:
+    """Sum an array of any shape without rounding."""
+    if values.size == 0:
+        return ExactSum()
+    peak = float(np.abs(values).max())
+    if math.isfinite(peak):
+        return ExactSum(_scaled_sum(values.ravel(), peak))
+    finite = values[np.isfinite(values)]
+    return ExactSum(
+        exact_sum(finite).scaled,
+        int(np.count_nonzero(values == np.inf)),
+        int(np.count_nonzero(values == -np.inf)),
+        int(np.count_nonzero(np.isnan(values))),
+    )
+
+
+def _scaled_sum(values: Array, peak: float) -> int:
+    """Split off the leading bits of all values at once, so that their sum is exact, until none remain.
+
+    References
+    ----------
+    S. M. Rump, T. Ogita, S. Oishi, "Accurate Floating-Point Summation Part I", 2008
+    (ExtractVector).
+    """
+    headroom = values.size.bit_length() + 1
+    if math.frexp(peak)[1] + headroom >= 1023:
+        return sum(_scaled(value) for value in values.tolist())
+    remainder = values
+    total = 0
+    while peak > 0:
+        anchor = math.ldexp(1.5, math.frexp(peak)[1] + headroom)
+        leading = remainder + anchor
+        leading -= anchor
+        total += _scaled(float(leading.sum()))
+        remainder = remainder - leading
+        peak = max(float(remainder.max()), -float(remainder.min()))
+    return total
+
+
+def _scaled(value: float) -> int:
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << (_SCALE + 1 - denominator.bit_length())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scalars:
+    """Every scalar reduction of one loss, with what each was divided by."""
+
+    sum: float
+    mean: float
+    batchmean: float | None
+    """None for losses that have no batchmean (BCE), as in PyTorch."""
+    distmean: float
+    elements: int
+    batch: int
+    distributions: int
+
+
+def reduce_sum(total: float, shape: tuple[int, ...], axis: int, *, batchmean: bool) -> Scalars:
+    """Divide a sum over `shape` by the number of elements, of batch entries, of distributions."""
+    elements = math.prod(shape)
+    batch = shape[0] if shape else 1
+    distributions = math.prod(shape[:axis] + shape[axis + 1 :])
+    return Scalars(
+        sum=total,
+        mean=_divide(total, elements),
+        batchmean=_divide(total, batch) if batchmean else None,
+        distmean=_divide(total, distributions),
+        elements=elements,
+        batch=batch,
+        distributions=distributions,
+    )
+
+
+def _divide(total: float, count: int) -> float:
+    return total / count if count else math.nan
+
+
+def legacy_reduction(size_average: bool | None, reduce: bool | None) -> Reduction | None:
+    """Map PyTorch 0.4's pair of flags to the reduction they meant; None where neither is given."""
+    if size_average is None and reduce is None:
+        return None
+    if reduce is False:
+        return "none"
+    return "sum" if size_average is False else "mean"
+
+
+def check_reduction(reduction: str, losses: tuple[str, ...]) -> None:
+    """Refuse a reduction that a loss does not have."""
+    if reduction not in REDUCTIONS:
+        raise UsageError(f"reduction {reduction!r}: expected one of {', '.join(REDUCTIONS)}")
+    if reduction == "batchmean" and "bce" in losses:
+        raise UsageError("reduction batchmean: KL only; for bce use sum, mean or distmean")

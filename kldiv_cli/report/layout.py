@@ -1,0 +1,189 @@
+"""What the tables of every text format say, before it is known how they look."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kldiv_cli.evaluation import Evaluation, Input
+from kldiv_cli.map_view import MapView
+from kldiv_cli.reductions import Reduction
+from kldiv_cli.report.console import printable
+from kldiv_cli.report.record import SCALARS, direction, split_groups
+
+__all__ = ["ELLIPSIS", "Grid", "MapGrid", "heading", "inputs", "map_grid", "number", "scalar_grid", "split_grid"]
+
+ELLIPSIS: Final = "…"
+_GROUP_NAMES: Final = {"one": "1", "zero": "0", "between": "between", "outside": "outside [0, 1]"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Column headers, and the cells of each row as text."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 1
+    """Leading columns that are words rather than numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapGrid:
+    """A map as a grid: index columns, then one column for each index of the last dimension shown."""
+
+    index_columns: tuple[str, ...]
+    value_columns: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[float | None, ...]], ...]
+    """The index of each row and its values; None where something was left out."""
+
+
+def number(value: float | None, precision: int | None) -> str:
+    """A number that reads back to the same value, or one cut to `precision` digits for display."""
+    if value is None:
+        return "–"
+    return repr(value) if precision is None else f"{value:.{precision}g}"
+
+
+def heading(evaluations: Sequence[Evaluation]) -> str:
+    """What was computed, in which direction."""
+    names = [direction(evaluation, *_file_names(evaluation)) for evaluation in evaluations]
+    return f"{' and '.join(names)}, in nats"
+
+
+def inputs(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, ...], ...]:
+    """A row for each input: its role, address, shape and dtype, and what it was taken for."""
+    evaluation = evaluations[0]
+    return (
+        ("predictions", *_described(evaluation, evaluation.predictions)),
+        ("targets", *_described(evaluation, evaluation.targets)),
+    )
+
+
+def scalar_grid(
+    evaluations: Sequence[Evaluation], reduction: Reduction | None, precision: int | None
+) -> Grid:
+    """The reductions side by side, with what each is divided by."""
+    scalars = evaluations[0].scalars
+    divisors = {
+        "sum": ("1", ""),
+        "mean": (str(scalars.elements), "elements"),
+        "batchmean": (str(scalars.batch), "batch"),
+        "distmean": (str(scalars.distributions), "distributions"),
+    }
+    rows = []
+    for name in SCALARS if reduction is None else (reduction,):
+        values = [getattr(evaluation, name) for evaluation in evaluations]
+        if all(value is None for value in values):
+            continue
+        divisor, unit = divisors[name]
+        rows.append((name, *(number(value, precision) for value in values), divisor, unit))
+    losses = tuple(evaluation.loss for evaluation in evaluations)
+    return Grid(columns=("reduction", *losses, "divisor", "of"), rows=tuple(rows))
+
+
+def split_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid | None:
+    """Count and mean loss where the target is 1, 0 and between."""
+    splits = [evaluation.by_target for evaluation in evaluations]
+    groups = [split_groups(split) for split in splits if split is not None]
+    if not groups:
+        return None
+    rows = []
+    for of_group in zip(*groups, strict=True):
+        name, first = of_group[0]
+        means = (number(group.mean, precision) for _, group in of_group)
+        rows.append((_GROUP_NAMES[name], str(first.count), *means))
+    losses = tuple(f"{evaluation.loss} mean" for evaluation in evaluations)
+    return Grid(columns=("target", "count", *losses), rows=tuple(rows))
+
+
+def map_grid(view: MapView, most_columns: int | None = None) -> MapGrid:
+    """Lay a map out: the last dimension that varies runs across, all others down.
+
+    `most_columns` limits the value columns; those in the middle give way.
+    """
+    across = _dimension_across(view)
+    down = [d for d in range(len(view.shape)) if d != across]
+    columns = _with_gaps(view.indices[across], most_columns) if across is not None else [0]
+    rows: list[tuple[tuple[str, ...], tuple[float | None, ...]]] = []
+    for positions in _row_positions(view, down):
+        if positions is None:
+            rows.append((("…",) * len(down), (None,) * len(columns)))
+            continue
+        index = tuple(str(view.indices[d][k]) for d, k in zip(down, positions, strict=True))
+        place = dict(zip(down, positions, strict=True))
+        rows.append((index, tuple(_value(view, place, across, column) for column in columns)))
+    header = ("value",)
+    if across is not None:
+        header = tuple(
+            ELLIPSIS if column is None else str(view.indices[across][column]) for column in columns
+        )
+    return MapGrid(
+        index_columns=tuple(f"dim {d}" for d in down), value_columns=header, rows=tuple(rows)
+    )
+
+
+def _file_names(evaluation: Evaluation) -> tuple[str, str]:
+    return printable(evaluation.predictions.address), printable(evaluation.targets.address)
+
+
+def _described(evaluation: Evaluation, source: Input) -> tuple[str, ...]:
+    spec = evaluation.settings
+    softmax = spec.log_softmax if source is evaluation.predictions else spec.targets_softmax
+    space = source.space
+    if source.space == "logits" and spec.temperature is not None:
+        space += f" / {spec.temperature:g}"
+    if softmax:
+        space += ", log-softmax"
+    if evaluation.shape:
+        if softmax or (source is evaluation.targets and evaluation.loss == "kl"):
+            space += f" over axis {evaluation.axis} ({evaluation.shape[evaluation.axis]})"
+    return printable(source.address), f"{source.shape}", source.dtype, space
+
+
+def _dimension_across(view: MapView) -> int | None:
+    """The last dimension of more than one index; a vector runs down instead."""
+    varying = [d for d, indices in enumerate(view.indices) if len(indices) != 1]
+    return varying[-1] if len(varying) > 1 else None
+
+
+def _with_gaps(indices: Sequence[int], most: int | None) -> list[int | None]:
+    """Positions of the indices, with None where some are left out."""
+    positions: list[int | None] = list(range(len(indices)))
+    if most is not None and len(positions) > most:
+        half = max(1, (most - 1) // 2)
+        return [*positions[:half], None, *positions[-half:]]
+    gaps = [k for k in range(1, len(indices)) if indices[k] != indices[k - 1] + 1]
+    for k in reversed(gaps):
+        positions.insert(k, None)
+    return positions
+
+
+def _row_positions(view: MapView, down: list[int]) -> Iterator[tuple[int, ...] | None]:
+    """Every combination of positions, with None where the dimension that advances leaves a gap."""
+    previous: tuple[int, ...] | None = None
+    for positions in itertools.product(*(range(len(view.indices[d])) for d in down)):
+        if previous is not None:
+            moved = next(k for k in range(len(down)) if positions[k] != previous[k])
+            indices = view.indices[down[moved]]
+            if indices[positions[moved]] != indices[previous[moved]] + 1:
+                yield None
+        yield positions
+        previous = positions
+
+
+def _value(
+    view: MapView, place: dict[int, int], across: int | None, column: int | None
+) -> float | None:
+    if column is None:
+        return None
+    index = tuple(column if d == across else place[d] for d in range(len(view.shape)))
+    return float(view.values[index])
+
+
+def largest(view: MapView) -> float:
+    """The largest magnitude shown, for colouring; 0 for a map without finite values."""
+    finite = [abs(value) for value in view.values.ravel().tolist() if math.isfinite(value)]
+    return max(finite, default=0.0)

@@ -1,0 +1,109 @@
+"""The record that JSON, JSON lines and CSV are written from; its keys are a contract."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any, Final
+
+from kldiv_cli.diagnosis import Finding
+from kldiv_cli.evaluation import Evaluation
+from kldiv_cli.map_view import MapView
+from kldiv_cli.reductions import Reduction
+from kldiv_cli.target_split import TargetSplit
+
+__all__ = ["SCALARS", "SCHEMA", "direction", "evaluation_record", "map_record", "split_groups"]
+
+SCHEMA: Final = "kldiv/1"
+SCALARS: Final = ("sum", "mean", "batchmean", "distmean")
+
+
+def direction(evaluation: Evaluation, predictions: str = "predictions", targets: str = "targets") -> str:
+    """Which way the loss is taken."""
+    if evaluation.loss == "kl":
+        return f"KL({targets} ‖ {predictions})"
+    return f"BCE({predictions}, {targets})"
+
+
+def evaluation_record(evaluation: Evaluation, reduction: Reduction | None = None) -> dict[str, Any]:
+    """Every field of the result under its name, ready for JSON: no value is a bare nan or inf."""
+    chosen = SCALARS if reduction is None else tuple(name for name in SCALARS if name == reduction)
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "loss": evaluation.loss,
+        "direction": direction(evaluation),
+        "predictions": asdict(evaluation.predictions),
+        "targets": asdict(evaluation.targets),
+        "settings": _settings(evaluation),
+        "shape": list(evaluation.shape),
+        "axis": evaluation.axis,
+        "elements": evaluation.scalars.elements,
+        "distributions": evaluation.scalars.distributions,
+        "batch": evaluation.scalars.batch,
+        **{name: getattr(evaluation, name) for name in chosen},
+    }
+    if evaluation.by_target is not None:
+        record["by_target"] = {
+            name: {"count": group.count, "mean": group.mean}
+            for name, group in split_groups(evaluation.by_target)
+        }
+    record["findings"] = [_finding(finding) for finding in evaluation.findings]
+    return _without_nonfinite(record)
+
+
+def split_groups(split: TargetSplit) -> list[tuple[str, Any]]:
+    """The groups by name; the one for targets outside [0, 1] only where there are any."""
+    groups = [("one", split.one), ("zero", split.zero), ("between", split.between)]
+    return [*groups, ("outside", split.outside)] if split.outside.count else groups
+
+
+def map_record(view: MapView) -> dict[str, Any]:
+    """A map or the part of it that is shown."""
+    record = {
+        "shape": list(view.shape),
+        "cut": view.cut,
+        "indices": [list(indices) for indices in view.indices],
+        "values": view.values.tolist(),
+    }
+    record["values"] = _json_values(record["values"])
+    return record
+
+
+def _settings(evaluation: Evaluation) -> dict[str, Any]:
+    spec = evaluation.settings
+    return {
+        "log_softmax": evaluation.axis if spec.log_softmax else None,
+        "temperature": spec.temperature,
+        "zero_policy": spec.zero_policy,
+        "broadcast": spec.broadcast,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    record = asdict(finding)
+    if isinstance(record["value"], float) and not math.isfinite(record["value"]):
+        record["value"] = str(record["value"])
+    return record
+
+
+def _without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
+    """Replace nan and inf by null, and name them under "nonfinite"."""
+    odd: dict[str, str] = {}
+
+    def cleaned(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: cleaned(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+        if isinstance(value, float) and not math.isfinite(value):
+            odd[path] = str(value)
+            return None
+        return value
+
+    clean: dict[str, Any] = cleaned(record, "")
+    return {**clean, "nonfinite": odd} if odd else clean
+
+
+def _json_values(values: Any) -> Any:
+    """Nested lists with nan and inf as the strings they read back from."""
+    if isinstance(values, list):
+        return [_json_values(value) for value in values]
+    return values if math.isfinite(values) else str(values)

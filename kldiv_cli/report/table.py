@@ -1,0 +1,114 @@
+"""Rich tables for people at a terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kldiv_cli.evaluation import Evaluation
+from kldiv_cli.map_view import MapView
+from kldiv_cli.reductions import Reduction
+from kldiv_cli.report.console import console_for
+from kldiv_cli.report.layout import (
+    ELLIPSIS,
+    Grid,
+    heading,
+    inputs,
+    largest,
+    map_grid,
+    number,
+    scalar_grid,
+    split_grid,
+)
+
+__all__ = ["render_table"]
+
+DIGITS: Final = 6
+"""Significant digits where --precision does not say; every other format prints all of them."""
+MAP_DIGITS: Final = 4
+
+_HEAT: Final = ("color(240)", "color(250)", "color(229)", "color(220)", "color(208)", "color(196)")
+_COLD: Final = ("color(240)", "color(250)", "color(123)", "color(45)", "color(33)", "color(21)")
+"""Ramps of style by size, for losses above and below 0."""
+
+
+def render_table(
+    evaluations: Sequence[Evaluation],
+    reduction: Reduction | None,
+    view: MapView | None,
+    precision: int | None,
+) -> str:
+    """Tables as wide as the terminal, or as they need to be where there is none."""
+    console = console_for(sys.stdout)
+    digits = DIGITS if precision is None else precision
+    parts: list[RenderableType] = [Text(heading(evaluations), style="bold"), _inputs(evaluations)]
+    if view is not None:
+        parts.append(_map(console, view, MAP_DIGITS if precision is None else precision))
+    else:
+        parts.append(_table(scalar_grid(evaluations, reduction, digits)))
+    split = split_grid(evaluations, digits)
+    if split is not None:
+        parts.append(_table(split))
+    with console.capture() as captured:
+        console.print(Group(*parts))
+    return captured.get()
+
+
+def _inputs(evaluations: Sequence[Evaluation]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    for row in inputs(evaluations):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for k, name in enumerate(grid.columns):
+        words = k < grid.text_columns or name == "of"
+        table.add_column(Text(name), justify="left" if words else "right", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _map(console: Console, view: MapView, digits: int) -> Table:
+    grid = map_grid(view, _columns_that_fit(console, view, digits))
+    peak = largest(view)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in grid.index_columns:
+        table.add_column(Text(name), justify="right", style="dim", no_wrap=True)
+    for name in grid.value_columns:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for index, values in grid.rows:
+        table.add_row(*map(Text, index), *(_cell(value, peak, digits) for value in values))
+    return table
+
+
+def _columns_that_fit(console: Console, view: MapView, digits: int) -> int:
+    cells = [len(number(value, digits)) for value in view.values.ravel().tolist()[:10_000]]
+    width = max([*cells, 3]) + 2
+    left = 8 * (len(view.shape) - 1)
+    return max(3, (console.width - left) // width)
+
+
+def _cell(value: float | None, peak: float, digits: int) -> Text:
+    if value is None:
+        return Text(ELLIPSIS, style="dim")
+    return Text(number(value, digits), style=_style(value, peak))
+
+
+def _style(value: float, peak: float) -> str:
+    """Hot for large losses, cold for those below 0, so that the eye finds them."""
+    if not math.isfinite(value):
+        return "bold magenta"
+    ramp = _HEAT if value >= 0 else _COLD
+    share = abs(value) / peak if peak else 0.0
+    return ramp[min(int(share * len(ramp)), len(ramp) - 1)]

@@ -1,0 +1,155 @@
+"""Plain text, Markdown, CSV and JSON; nothing here needs Rich."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kldiv_cli.evaluation import Evaluation
+from kldiv_cli.map_view import MapView
+from kldiv_cli.reductions import Reduction
+from kldiv_cli.report.layout import (
+    ELLIPSIS,
+    Grid,
+    MapGrid,
+    heading,
+    inputs,
+    map_grid,
+    number,
+    scalar_grid,
+    split_grid,
+)
+from kldiv_cli.report.record import SCALARS, evaluation_record, map_record
+
+__all__ = ["render_csv", "render_json", "render_jsonl", "render_md", "render_plain"]
+
+
+def render_plain(
+    evaluations: Sequence[Evaluation],
+    reduction: Reduction | None,
+    view: MapView | None,
+    precision: int | None,
+) -> str:
+    """Aligned columns, nothing truncated."""
+    parts = [heading(evaluations), _aligned(inputs(evaluations))]
+    parts += ["\n" + _aligned((grid.columns, *grid.rows)) for grid in _grids(evaluations, reduction, view, precision)]
+    return "\n".join(parts) + "\n"
+
+
+def render_md(
+    evaluations: Sequence[Evaluation],
+    reduction: Reduction | None,
+    view: MapView | None,
+    precision: int | None,
+) -> str:
+    """Markdown tables, for a pull request or a report."""
+    described = [" ".join(row[1:]) for row in inputs(evaluations)]
+    parts = [
+        f"**{_md(heading(evaluations))}**",
+        f"- predictions: {_md(described[0])}\n- targets: {_md(described[1])}",
+    ]
+    parts += [_md_table(grid) for grid in _grids(evaluations, reduction, view, precision)]
+    return "\n\n".join(parts) + "\n"
+
+
+def render_json(
+    evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None
+) -> str:
+    """One record; a list of them where several losses were asked for."""
+    records = [_record(evaluation, reduction, view) for evaluation in evaluations]
+    return json.dumps(records[0] if len(records) == 1 else records, indent=2, ensure_ascii=False) + "\n"
+
+
+def render_jsonl(
+    evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None
+) -> str:
+    """One record a line, one line a loss."""
+    records = (_record(evaluation, reduction, view) for evaluation in evaluations)
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def render_csv(
+    evaluations: Sequence[Evaluation],
+    reduction: Reduction | None,
+    view: MapView | None,
+    precision: int | None,
+) -> str:
+    """A row for each loss; of a map, a row for each element."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if view is not None:
+        writer.writerow([*(f"dim {d}" for d in range(len(view.shape))), "value"])
+        writer.writerows((*index, number(value, precision)) for index, value in _elements(view))
+        return text.getvalue()
+    names = SCALARS if reduction is None else (reduction,)
+    writer.writerow(["loss", "predictions", "targets", "shape", "axis", "elements", "distributions", "batch", *names])
+    for evaluation in evaluations:
+        scalars = evaluation.scalars
+        values = (getattr(evaluation, name) for name in names)
+        writer.writerow([
+            evaluation.loss,
+            evaluation.predictions.address,
+            evaluation.targets.address,
+            "x".join(map(str, evaluation.shape)),
+            evaluation.axis,
+            scalars.elements,
+            scalars.distributions,
+            scalars.batch,
+            *("" if value is None else number(value, precision) for value in values),
+        ])  # fmt: skip
+    return text.getvalue()
+
+
+def _grids(
+    evaluations: Sequence[Evaluation],
+    reduction: Reduction | None,
+    view: MapView | None,
+    precision: int | None,
+) -> Iterator[Grid]:
+    if view is not None:
+        yield _as_grid(map_grid(view), precision)
+    else:
+        yield scalar_grid(evaluations, reduction, precision)
+    split = split_grid(evaluations, precision)
+    if split is not None:
+        yield split
+
+
+def _as_grid(grid: MapGrid, precision: int | None) -> Grid:
+    rows = tuple(
+        (*index, *(ELLIPSIS if value is None else number(value, precision) for value in values))
+        for index, values in grid.rows
+    )
+    return Grid(
+        columns=(*grid.index_columns, *grid.value_columns), rows=rows, text_columns=len(grid.index_columns)
+    )
+
+
+def _elements(view: MapView) -> Iterator[tuple[tuple[int, ...], float]]:
+    return zip(itertools.product(*view.indices), view.values.ravel().tolist(), strict=True)
+
+
+def _record(evaluation: Evaluation, reduction: Reduction | None, view: MapView | None) -> dict[str, Any]:
+    record = evaluation_record(evaluation, reduction if reduction != "none" else None)
+    return record if view is None else {**record, "map": map_record(view)}
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _md_table(grid: Grid) -> str:
+    rule = ["---" if k < grid.text_columns else "---:" for k in range(len(grid.columns))]
+    rows = [grid.columns, rule, *([_md(cell) for cell in row] for row in grid.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _md(text: str) -> str:
+    """Escape what Markdown would take for markup in a name."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in text)

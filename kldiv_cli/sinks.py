@@ -1,0 +1,207 @@
+"""Where results go: maps to .npy and HDF5, through a temporary file that takes the name at the end.
+
+Until `commit` the old file, if there was one, is untouched; a failure leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import tempfile
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
+from kldiv_cli.errors import OutputError, UsageError
+
+__all__ = ["MapSink", "check_output", "open_map"]
+
+_HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
+
+
+class MapSink(ABC):
+    """A file that becomes an array, written block by block from any thread."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+        self.temporary = Path(name)
+
+    @abstractmethod
+    def write(self, block: Block, values: npt.NDArray[Any]) -> None:
+        """Write one block."""
+
+    @abstractmethod
+    def _close(self, *, durable: bool) -> None:
+        """Close the temporary file, on the disk if `durable`."""
+
+    def commit(self) -> None:
+        """Give the finished file its name, in one step."""
+        with _explained(self.path):
+            self._close(durable=True)
+            os.chmod(self.temporary, _default_mode(self.path))
+            os.replace(self.temporary, self.path)
+            _sync_directory(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            self._close(durable=False)
+        self.temporary.unlink(missing_ok=True)
+
+
+class NpyMap(MapSink):
+    """A C-ordered .npy file."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().__init__(path, shape, dtype)
+        self._lock = threading.Lock()
+        self._file = open(self.temporary, "r+b", buffering=0)  # noqa: SIM115 - closed by commit or discard
+        header = _npy_header(shape, dtype)
+        self._file.write(header)
+        self._offset = len(header)
+        self._file.truncate(self._offset + math.prod(shape) * dtype.itemsize)
+
+    def write(self, block: Block, values: npt.NDArray[Any]) -> None:
+        contents = memoryview(np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8))
+        lengths = block_shape(block)
+        inner = contiguous_from(self.shape, lengths)
+        run = math.prod(lengths[inner:]) * self.dtype.itemsize
+        with _explained(self.path):
+            for position, start in enumerate(run_starts(self.shape, block, inner)):
+                part = contents[position * run : (position + 1) * run]
+                self._write_at(part, self._offset + start * self.dtype.itemsize)
+
+    def _write_at(self, contents: memoryview, offset: int) -> None:
+        while contents:
+            if hasattr(os, "pwrite"):
+                count = os.pwrite(self._file.fileno(), contents, offset)
+            else:
+                with self._lock:
+                    self._file.seek(offset)
+                    count = self._file.write(contents)
+            contents, offset = contents[count:], offset + count
+
+    def _close(self, *, durable: bool) -> None:
+        if durable:
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class Hdf5Map(MapSink):
+    """A contiguous dataset in a new HDF5 file."""
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        import h5py
+
+        super().__init__(path, shape, dtype)
+        self._lock = threading.Lock()
+        self._file = h5py.File(self.temporary, "w")
+        self._dataset = self._file.create_dataset(name, shape=shape, dtype=dtype)
+
+    def write(self, block: Block, values: npt.NDArray[Any]) -> None:
+        contents = np.ascontiguousarray(values, self.dtype).reshape(block_shape(block))
+        with self._lock, _explained(self.path):
+            self._dataset[block or ()] = contents
+
+    def _close(self, *, durable: bool) -> None:
+        self._file.close()
+        if durable:
+            with open(self.temporary, "r+b") as file:
+                os.fsync(file.fileno())
+
+
+def check_output(address: str, inputs: Iterable[str], *, force: bool) -> tuple[Path, str | None]:
+    """Where a map would go: the file, and the dataset in it for HDF5.
+
+    Raises
+    ------
+    OutputError
+        It exists and `force` is not given, it is one of the inputs, or can't be written there.
+    UsageError
+        It ends neither in .npy nor in .h5, or the dataset is missing.
+    """
+    name, separator, dataset = address.partition("::")
+    if name.endswith(".npy") and not separator:
+        path, inner = Path(name), None
+    elif name.endswith(_HDF5_ENDINGS):
+        path, inner = Path(name), dataset.strip("/") or "map"
+    else:
+        raise UsageError(f"output {address}: expected a name like map.npy or map.h5::/name")
+    path = Path(os.path.realpath(path))
+    _check_place(address, path, force)
+    for source in inputs:
+        with contextlib.suppress(OSError):
+            if path.exists() and os.path.samefile(path, source):
+                raise OutputError(f"{address}: is the input {source}; choose another name")
+    return path, inner
+
+
+def open_map(path: Path, dataset: str | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> MapSink:
+    """Begin a map; `MapSink.commit` or `MapSink.discard` must follow."""
+    with _explained(path):
+        if dataset is None:
+            return NpyMap(path, shape, dtype)
+        return Hdf5Map(path, dataset, shape, dtype)
+
+
+def _check_place(address: str, path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"{address}: is a directory, expected a file name")
+    if not path.parent.is_dir():
+        raise OutputError(f"{address}: no directory {path.parent}; create it first")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{address}: is not a regular file")
+    if path.exists() and not force:
+        raise OutputError(f"{address}: exists; overwrite it with --force")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say in one line what the system said, and of which file."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise OutputError(f"{path}: {reason}; nothing was written there") from None
+
+
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    header = io.BytesIO()
+    description = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def _default_mode(path: Path) -> int:
+    """The permissions of the file that is replaced, else what the umask leaves."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the rename durable, where directories can be opened."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,172 @@
+"""What a source of array blocks is, the array in memory, and views on other sources."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block, block_shape
+from kldiv_cli.buffers import Buffer
+from kldiv_cli.errors import FormatError
+
+__all__ = [
+    "AnyArray",
+    "ArraySource",
+    "Block",
+    "BroadcastSource",
+    "SliceSource",
+    "Source",
+    "check_dtype",
+    "describe",
+    "is_numeric",
+]
+
+AnyArray = npt.NDArray[Any]
+
+
+class Source(ABC):
+    """An array that is read block by block; picklable, opened where it is read, safe to read from threads."""
+
+    address: str
+    """Where the array lies, as the user would name it."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool = False
+    """The first dimension varies fastest in storage."""
+    chunks: tuple[int, ...] | None = None
+    """The unit of storage, where there is one: cheap to read whole, dear in parts."""
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @abstractmethod
+    def read(self, block: Block, buffer: Buffer) -> AnyArray:
+        """Return one block, in the storage dtype, in `buffer` or as a view; not to be written to."""
+
+    def verify(self) -> None:
+        """Raise `InputChanged` if the file is no longer the one that was opened."""
+
+    def close(self) -> None:
+        """Close what is open here; reading opens it again."""
+
+    @property
+    def path(self) -> str | None:
+        """The file it lies in."""
+        return None
+
+
+@dataclass
+class ArraySource(Source):
+    """An array in memory."""
+
+    array: AnyArray
+    address: str = "array"
+
+    def __post_init__(self) -> None:
+        check_dtype(self.address, self.array.dtype)
+        self.shape = self.array.shape
+        self.dtype = self.array.dtype
+        flags = self.array.flags
+        self.fortran_order = flags.f_contiguous and not flags.c_contiguous
+
+    def read(self, block: Block, buffer: Buffer) -> AnyArray:
+        return self.array[block]
+
+
+class _View(Source):
+    """A source seen through another shape."""
+
+    def __init__(self, base: Source) -> None:
+        self.base = base
+        self.address = base.address
+        self.dtype = base.dtype
+        self.fortran_order = base.fortran_order
+
+    def verify(self) -> None:
+        self.base.verify()
+
+    def close(self) -> None:
+        self.base.close()
+
+    @property
+    def path(self) -> str | None:
+        return self.base.path
+
+
+class SliceSource(_View):
+    """A part of another source: one slice (kept) or integer (dropped) a dimension."""
+
+    def __init__(self, base: Source, address: str, selection: tuple[slice | int, ...]) -> None:
+        super().__init__(base)
+        self.address = address
+        self.selection = selection
+        kept = [(i, s) for i, s in enumerate(selection) if isinstance(s, slice)]
+        self.shape = tuple(s.stop - s.start for _, s in kept)
+        if base.chunks is not None:
+            self.chunks = tuple(base.chunks[i] for i, _ in kept)
+
+    def read(self, block: Block, buffer: Buffer) -> AnyArray:
+        wanted = iter(block)
+        inner: list[slice] = []
+        for part in self.selection:
+            if isinstance(part, int):
+                inner.append(slice(part, part + 1))
+            else:
+                piece = next(wanted)
+                inner.append(slice(part.start + piece.start, part.start + piece.stop))
+        shape = block_shape(block)
+        return self.base.read(tuple(inner), buffer).reshape(shape)
+
+
+class BroadcastSource(_View):
+    """A source stretched to a larger shape by NumPy's rules."""
+
+    def __init__(self, base: Source, shape: tuple[int, ...]) -> None:
+        super().__init__(base)
+        self.shape = shape
+
+    def read(self, block: Block, buffer: Buffer) -> AnyArray:
+        trailing = block[len(block) - self.base.ndim :]
+        inner = tuple(
+            slice(0, 1) if length == 1 else piece
+            for length, piece in zip(self.base.shape, trailing, strict=True)
+        )
+        shape = block_shape(block)
+        return np.broadcast_to(self.base.read(inner, buffer), shape)
+
+
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fiub"
+
+
+def describe(arrays: Iterable[tuple[str, tuple[int, ...], np.dtype[Any]]], most: int = 12) -> str:
+    """List the arrays of a container on one line: name, shape, dtype."""
+    items = [f"{name!r} {shape} {dtype}" for name, shape, dtype in arrays]
+    if not items:
+        return "no arrays"
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def check_dtype(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse what are not real numbers."""
+    if is_numeric(dtype):
+        return
+    if dtype.hasobject:
+        raise FormatError(
+            f"{where}: dtype object, which only unpickling could read and pickles run code; "
+            "save it as a plain numeric array"
+        )
+    if dtype.names is not None:
+        raise FormatError(
+            f"{where}: structured dtype with fields {', '.join(dtype.names)}; "
+            "expected one number an element: save the field you mean as an array of its own"
+        )
+    hint = "; is it bfloat16? save it as float32" if dtype.kind == "V" and dtype.itemsize == 2 else ""
+    raise FormatError(f"{where}: dtype {dtype}, expected real numbers{hint}")

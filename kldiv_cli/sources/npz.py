@@ -1,0 +1,106 @@
+"""NumPy's .npz archives: stored members are read in place, compressed ones through a temporary file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from typing import Final
+
+from kldiv_cli.errors import DatasetError, FormatError, InputError
+from kldiv_cli.sources.base import Source, describe, is_numeric
+from kldiv_cli.sources.npy import LONGEST_HEADER, Header, open_npy, read_header
+from kldiv_cli.sources.regular import RegularFile
+
+__all__ = ["MAGIC", "open_npz"]
+
+MAGIC: Final = b"PK\x03\x04"
+_LOCAL_HEADER: Final = 30
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
+class _InflatedMember(RegularFile):
+    """A compressed member, inflated once into a temporary file that vanishes when it is closed."""
+
+    def __init__(self, path: str, member: str) -> None:
+        super().__init__(path)
+        self.member = member
+        with _archive(path) as archive:
+            self._size = archive.getinfo(member).file_size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def _new_descriptor(self) -> int:
+        with tempfile.TemporaryFile() as temporary:
+            with _archive(self.path) as archive, archive.open(self.member) as contents:
+                shutil.copyfileobj(contents, temporary, 1 << 20)
+            temporary.flush()
+            return os.dup(temporary.fileno())
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.member)
+
+
+def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
+    """Open one array of an archive; without a name it must be the only numeric one."""
+    try:
+        with _archive(file.path) as archive:
+            entry = archive.getinfo(_choose(file.path, archive, member))
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return open_npy(address, _InflatedMember(file.path, entry.filename))
+        start = _start_of_contents(address, file, entry)
+        return open_npy(address, file, start=start, size=entry.file_size)
+    except _DAMAGED as error:
+        raise FormatError(f"{file.path}: damaged .npz archive: {error}; write it again") from None
+
+
+def _archive(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _start_of_contents(address: str, file: RegularFile, entry: zipfile.ZipInfo) -> int:
+    if entry.flag_bits & 1:
+        raise FormatError(f"{address}: the archive is encrypted; write it without a password")
+    header = file.read(entry.header_offset, _LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER or not header.startswith(MAGIC):
+        raise FormatError(f"{address}: damaged .npz archive; write it again")
+    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return entry.header_offset + _LOCAL_HEADER + names
+
+
+def _choose(path: str, archive: zipfile.ZipFile, member: str | None) -> str:
+    names = [name for name in archive.namelist() if name.endswith(".npy")]
+    if member is not None:
+        wanted = member.removesuffix(".npy") + ".npy"
+        if wanted in names:
+            return wanted
+        raise DatasetError(f"{path}: no array {member!r}; it has {_listing(archive, names)}")
+    numeric = [name for name in names if is_numeric(_header(archive, name).dtype)]
+    if len(numeric) == 1:
+        return numeric[0]
+    if not numeric:
+        raise DatasetError(f"{path}: no numeric array; it has {_listing(archive, names)}")
+    example = f"{path}::{numeric[0].removesuffix('.npy')}"
+    raise DatasetError(
+        f"{path}: {len(numeric)} arrays; it has {_listing(archive, numeric)}; name one as {example}"
+    )
+
+
+def _listing(archive: zipfile.ZipFile, names: list[str]) -> str:
+    headers = ((name, _header(archive, name)) for name in names)
+    return describe((name.removesuffix(".npy"), header.shape, header.dtype) for name, header in headers)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> Header:
+    with archive.open(name) as contents:
+        beginning = contents.read(LONGEST_HEADER + 12)
+    size = archive.getinfo(name).file_size
+    address = f"{archive.filename}::{name.removesuffix('.npy')}"
+    return read_header(address, lambda offset, length: beginning[offset : offset + length], size)

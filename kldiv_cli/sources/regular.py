@@ -1,0 +1,139 @@
+"""Regular files, read by position and watched for change."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from typing import NamedTuple
+
+from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
+
+__all__ = ["RegularFile", "check_regular"]
+
+
+class Identity(NamedTuple):
+    """What must stay the same while a file is read."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def check_regular(path: str) -> Identity:
+    """Return the identity of a regular file; refuse all else without opening it (a FIFO would hang)."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputNotFound(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: {_kind(status.st_mode)}, expected a regular file")
+    if status.st_size == 0:
+        raise FormatError(f"{path}: empty file (0 bytes), expected an array")
+    return Identity.of(status)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe (FIFO)",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+class RegularFile:
+    """A regular file, opened at the first read; several threads may read it at once."""
+
+    def __init__(self, path: str, identity: Identity | None = None) -> None:
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+        self.path = path
+        self.identity = identity or check_regular(path)
+
+    @property
+    def size(self) -> int:
+        return self.identity.size
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from `offset`; a file that is too short by now has changed."""
+        descriptor = self._descriptor if self._descriptor is not None else self._open()
+        done = 0
+        while done < len(buffer):
+            try:
+                count = self._read_at(descriptor, buffer[done:], offset + done)
+            except OSError as error:
+                raise InputError(f"{self.path}: {error.strerror} at byte {offset + done}") from None
+            if count == 0:
+                raise InputChanged(
+                    f"{self.path}: ended at byte {offset + done} of {self.size}: it was truncated "
+                    "while it was read; run again when nothing writes to it"
+                )
+            done += count
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes, or as many as there are."""
+        contents = bytearray(max(0, min(length, self.size - offset)))
+        self.read_into(memoryview(contents), offset)
+        return bytes(contents)
+
+    def verify(self) -> None:
+        """Raise `InputChanged` if the file was written to since it was opened."""
+        try:
+            now = check_regular(self.path)
+        except InputError:
+            now = None
+        if now != self.identity:
+            raise InputChanged(
+                f"{self.path}: changed while it was read; run again when nothing writes to it"
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _open(self) -> int:
+        with self._lock:
+            if self._descriptor is None:
+                try:
+                    self._descriptor = self._new_descriptor()
+                except OSError as error:
+                    raise InputError(f"{self.path}: {error.strerror}") from None
+            return self._descriptor
+
+    def _new_descriptor(self) -> int:
+        return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+
+    if hasattr(os, "preadv"):
+
+        def _read_at(self, descriptor: int, buffer: memoryview, offset: int) -> int:
+            return os.preadv(descriptor, [buffer], offset)
+
+    else:
+
+        def _read_at(self, descriptor: int, buffer: memoryview, offset: int) -> int:
+            with self._lock:
+                os.lseek(descriptor, offset, os.SEEK_SET)
+                contents = os.read(descriptor, len(buffer))
+            buffer[: len(contents)] = contents
+            return len(contents)
+
+    def __getstate__(self) -> tuple[str, Identity]:
+        return self.path, self.identity
+
+    def __setstate__(self, state: tuple[str, Identity]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def __del__(self) -> None:
+        self.close()

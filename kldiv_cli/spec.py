@@ -1,0 +1,171 @@
+"""What to compute: the options of a computation, checked against each other and made explicit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar, get_args
+
+from kldiv_cli.errors import UsageError
+from kldiv_cli.functional import ZeroPolicy
+
+__all__ = ["Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
+
+Loss = Literal["kl", "bce"]
+PredictionSpace = Literal["log-probs", "probs", "logits"]
+TargetSpace = Literal["probs", "log-probs", "logits", "labels"]
+
+_DEFAULT_PREDICTIONS: Final[dict[Loss, PredictionSpace]] = {"kl": "log-probs", "bce": "probs"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What to compute, with nothing left to be inferred."""
+
+    losses: tuple[Loss, ...] = ("kl",)
+    predictions_are: PredictionSpace = "log-probs"
+    targets_are: TargetSpace = "probs"
+    axis: int = -1
+    """The distribution axis; for a loss without distributions, the axis of `distmean`."""
+    log_softmax: bool = False
+    """The predictions are normalised along the axis."""
+    temperature: float | None = None
+    """Divides whichever of predictions and targets are logits."""
+    zero_policy: ZeroPolicy = "limit"
+    by_target: bool = False
+    broadcast: bool = False
+
+    @property
+    def elementwise(self) -> bool:
+        """No value depends on another, so that blocks may cut the axis anywhere."""
+        return self.losses == ("bce",) and not (self.log_softmax or self.targets_are == "labels" or self.targets_softmax)
+
+    @property
+    def targets_softmax(self) -> bool:
+        """Logit targets are normalised along the axis; otherwise they pass through the sigmoid."""
+        return self.targets_are == "logits" and (self.log_softmax or "kl" in self.losses)
+
+    @property
+    def bce_with_logits(self) -> bool:
+        return self.predictions_are == "logits" and not self.log_softmax
+
+
+def resolve_spec(
+    *,
+    losses: tuple[str, ...] = ("kl",),
+    log_softmax: int | None = None,
+    predictions_are: str | None = None,
+    targets_are: str | None = None,
+    log_target: bool = False,
+    axis: int | None = None,
+    temperature: float | None = None,
+    zero_policy: str = "limit",
+    by_target: bool = False,
+    broadcast: bool = False,
+    weight: bool = False,
+    pos_weight: bool = False,
+) -> Spec:
+    """Check options against each other and fill in what they imply.
+
+    `weight` and `pos_weight` say whether there are such arrays.
+
+    Raises
+    ------
+    UsageError
+        An option has no such value, or two contradict each other.
+    """
+    chosen = tuple(dict.fromkeys(_choice("loss", loss, _LOSSES) for loss in losses))
+    if not chosen:
+        raise UsageError("loss: none given; expected kl, bce or both")
+    space = _prediction_space(chosen, log_softmax, predictions_are)
+    softmax = log_softmax is not None or (space == "logits" and "kl" in chosen)
+    spec = Spec(
+        losses=chosen,
+        predictions_are=space,
+        targets_are=_target_space(targets_are, log_target),
+        axis=_axis(log_softmax, axis),
+        log_softmax=softmax,
+        temperature=temperature,
+        zero_policy=_choice("zero_policy", zero_policy, _ZERO_POLICIES),
+        by_target=by_target,
+        broadcast=broadcast,
+    )
+    _check_temperature(spec)
+    _check_weights(spec, weight, pos_weight)
+    return spec
+
+
+_LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
+_PREDICTION_SPACES: Final[tuple[PredictionSpace, ...]] = get_args(PredictionSpace)
+_TARGET_SPACES: Final[tuple[TargetSpace, ...]] = get_args(TargetSpace)
+_ZERO_POLICIES: Final[tuple[ZeroPolicy, ...]] = get_args(ZeroPolicy)
+
+Name = TypeVar("Name", bound=str)
+
+
+def _choice(option: str, value: str, choices: tuple[Name, ...]) -> Name:
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise UsageError(f"{option} {value!r}: expected one of {', '.join(choices)}")
+
+
+def _prediction_space(
+    losses: tuple[Loss, ...], log_softmax: int | None, predictions_are: str | None
+) -> PredictionSpace:
+    if predictions_are is None:
+        if log_softmax is not None:
+            return "logits"
+        if len(losses) > 1:
+            raise UsageError(
+                "loss kl takes predictions for log-probs and bce for probs, so both need to be told; "
+                "say which with --predictions-are or --log-softmax AXIS"
+            )
+        return _DEFAULT_PREDICTIONS[losses[0]]
+    space = _choice("predictions_are", predictions_are, _PREDICTION_SPACES)
+    if log_softmax is not None and space != "logits":
+        raise UsageError(
+            f"predictions_are {space}: log-softmax takes logits; drop --log-softmax or say logits"
+        )
+    if space == "logits" and log_softmax is None and len(losses) > 1:
+        raise UsageError(
+            "predictions_are logits: kl would take the softmax and bce the sigmoid; "
+            "for the softmax in both say --log-softmax AXIS, else compute them one at a time"
+        )
+    return space
+
+
+def _target_space(targets_are: str | None, log_target: bool) -> TargetSpace:
+    if targets_are is None:
+        return "log-probs" if log_target else "probs"
+    space = _choice("targets_are", targets_are, _TARGET_SPACES)
+    if log_target and space != "log-probs":
+        raise UsageError(f"targets_are {space}: contradicts --log-target; give only one of them")
+    return space
+
+
+def _axis(log_softmax: int | None, axis: int | None) -> int:
+    if log_softmax is None:
+        return -1 if axis is None else axis
+    if axis is not None and axis != log_softmax:
+        raise UsageError(f"axis {axis}: contradicts log-softmax along {log_softmax}; give only one")
+    return log_softmax
+
+
+def _check_temperature(spec: Spec) -> None:
+    if spec.temperature is None:
+        return
+    if not (math.isfinite(spec.temperature) and spec.temperature > 0):
+        raise UsageError(f"temperature {spec.temperature}: expected a finite number above 0")
+    if "logits" not in (spec.predictions_are, spec.targets_are):
+        raise UsageError(
+            "temperature: divides logits, but neither predictions nor targets are logits; "
+            "say --log-softmax AXIS, --predictions-are logits or --targets-are logits"
+        )
+
+
+def _check_weights(spec: Spec, weight: bool, pos_weight: bool) -> None:
+    if weight and "kl" in spec.losses:
+        raise UsageError("weight: kl has none, in PyTorch too; it goes with --loss bce")
+    if pos_weight and not (spec.bce_with_logits and spec.losses == ("bce",)):
+        raise UsageError("pos_weight: goes with --loss bce --predictions-are logits only")
