@@ -11,7 +11,13 @@ import numpy.typing as npt
 
 from kldiv_cli.engine import MapWriter
 from kldiv_cli.errors import UsageError
-from kldiv_cli.evaluation import Evaluation, Resources, evaluate_sources, map_shape
+from kldiv_cli.evaluation import (
+    DEFAULT_RESOURCES,
+    Evaluation,
+    Resources,
+    evaluate_sources,
+    map_shape,
+)
 from kldiv_cli.sinks import MapSink, check_output, open_map
 from kldiv_cli.sources import ArraySource, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
@@ -173,12 +179,10 @@ def evaluate_to(
     output_dtype: str = "float64",
     force: bool = False,
     writers: tuple[MapWriter, ...] = (),
-    resources: Resources = Resources(),
+    resources: Resources = DEFAULT_RESOURCES,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Evaluation, ...]:
     """Evaluate, with the per-element map going to `writers` and to the file `output`."""
-    if (output is not None or writers) and len(spec.losses) > 1:
-        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
     sink = _open_output(spec, inputs, output, output_dtype, force)
     try:
         evaluations = evaluate_sources(
@@ -187,7 +191,7 @@ def evaluate_to(
             inputs.targets,
             weight=inputs.weight,
             pos_weight=inputs.pos_weight,
-            writers=[(*writers, *([] if sink is None else [sink]))],
+            writers=writers if sink is None else (*writers, sink),
             resources=resources,
             progress=progress,
         )
@@ -200,9 +204,7 @@ def evaluate_to(
     return evaluations
 
 
-def _open_output(
-    spec: Spec, inputs: Inputs, output: str | None, dtype: str, force: bool
-) -> MapSink | None:
+def _open_output(spec: Spec, inputs: Inputs, output: str | None, dtype: str, force: bool) -> MapSink | None:
     if dtype not in OUTPUT_DTYPES:
         raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
     if output is None:

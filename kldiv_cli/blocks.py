@@ -82,8 +82,7 @@ def cut(layout: Layout, budget: int) -> Iterator[Block]:
     for starts in itertools.product(*ranges):
         start_of = dict(zip(layout.order, starts, strict=True))
         yield tuple(
-            slice(start_of[d], min(start_of[d] + extents[d], length))
-            for d, length in enumerate(layout.shape)
+            slice(start_of[d], min(start_of[d] + extents[d], length)) for d, length in enumerate(layout.shape)
         )
 
 

@@ -29,8 +29,8 @@ class Tally:
     value: float | None = None
 
     def merge_first(self, other: Tally) -> Tally:
-        ours, theirs = (self, other) if _place(self) <= _place(other) else (other, self)
-        return Tally(self.count + other.count, ours.place, ours.value)
+        first = self if _place(self) <= _place(other) else other
+        return Tally(self.count + other.count, first.place, first.value)
 
     def merge_least(self, other: Tally) -> Tally:
         """Keep the smallest value, of equal ones the first."""
@@ -130,34 +130,54 @@ def _empty(scalars: Scalars) -> Finding | None:
     if scalars.elements:
         return None
     return Finding(
-        id="empty", severity="warning", message="the arrays are empty: there is nothing to measure", count=0
+        id="empty",
+        severity="warning",
+        message="the arrays are empty: there is nothing to measure",
+        count=0,
     )
 
 
 def _told(
-    id: str, severity: Severity, tally: Tally, shape: tuple[int, ...], message: str, option: str | None = None
+    id: str,
+    severity: Severity,
+    tally: Tally,
+    shape: tuple[int, ...],
+    message: str,
+    option: str | None = None,
 ) -> Finding | None:
     if tally.count == 0:
         return None
     place = unravel(tally.place, shape)
     text = message.format(
-        terms=f"{tally.count} term{'s' * (tally.count != 1)}", place=list(place or ()), value=tally.value
+        terms=f"{tally.count} term{'s' * (tally.count != 1)}",
+        place=list(place or ()),
+        value=tally.value,
     )
     return Finding(
-        id=id, severity=severity, message=text, count=tally.count, place=place, value=tally.value, option=option
+        id=id,
+        severity=severity,
+        message=text,
+        count=tally.count,
+        place=place,
+        value=tally.value,
+        option=option,
     )
 
 
 def _zero_terms(tally: Tally, shape: tuple[int, ...], zero_policy: str) -> Finding | None:
     if zero_policy == "limit":
-        message = "{terms} 0 by the limit, first at {place}: PyTorch gives nan there; --zero-policy torch does too"
+        message = (
+            "{terms} 0 by the limit, first at {place}: PyTorch gives nan there; --zero-policy torch does too"
+        )
         return _told("zero-terms", "note", tally, shape, message, "--zero-policy torch")
     message = "{terms} nan as in PyTorch though 0 in the limit, first at {place}; --zero-policy limit gives 0"
     return _told("zero-terms", "warning", tally, shape, message, "--zero-policy limit")
 
 
 def _infinite(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
-    message = "{terms} infinite, first {value} at {place}: the prediction rules out what the target holds possible"
+    message = (
+        "{terms} infinite, first {value} at {place}: the prediction rules out what the target holds possible"
+    )
     return _told("infinite-terms", "warning", tally, shape, message)
 
 
@@ -175,15 +195,24 @@ def _clamped(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
 
 
 def _targets_outside(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
-    message = "targets outside [0, 1] in {terms}, first {value} at {place}: computed as PyTorch does, unchecked"
+    message = (
+        "targets outside [0, 1] in {terms}, first {value} at {place}: computed as PyTorch does, unchecked"
+    )
     return _told("targets-outside", "warning", tally, shape, message)
 
 
 def _negative(tally: Tally, shape: tuple[int, ...], axis: int, itemsize: int) -> Finding | None:
     rounding = _COARSEST.get(itemsize, _FINE)
     severity: Severity = "note" if tally.value is None or tally.value >= -rounding else "warning"
-    cause = "within the rounding of the storage type" if severity == "note" else "predictions or targets are not normalised"
-    message = f"KL below 0 in {tally.count} distribution{'s' * (tally.count != 1)}, least {{value}} at {{place}}: {cause}"
+    cause = (
+        "within the rounding of the storage type"
+        if severity == "note"
+        else "predictions or targets are not normalised"
+    )
+    message = (
+        f"KL below 0 in {tally.count} distribution{'s' * (tally.count != 1)}, "
+        f"least {{value}} at {{place}}: {cause}"
+    )
     return _told("negative-kl", severity, tally, shape[:axis] + shape[axis + 1 :], message)
 
 
@@ -196,7 +225,8 @@ def _which_mean(loss: Loss, scalars: Scalars, shape: tuple[int, ...]) -> Finding
         severity="note",
         message=(
             f"batchmean divides by the first dimension, {scalars.batch}, distmean by all "
-            f"{scalars.distributions} distributions: with {len(shape)} dimensions distmean is the KL divergence"
+            f"{scalars.distributions} distributions: with {len(shape)} dimensions "
+            "distmean is the KL divergence"
         ),
         option="--reduction distmean",
     )

@@ -26,7 +26,16 @@ from kldiv_cli.sources.base import AnyArray, Source
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.target_split import TargetSplit, split_by_target
 
-__all__ = ["BlockWorker", "Job", "LossPartial", "MapWriter", "Norm", "Norms", "Partition", "WindowResult"]
+__all__ = [
+    "BlockWorker",
+    "Job",
+    "LossPartial",
+    "MapWriter",
+    "Norm",
+    "Norms",
+    "Partition",
+    "WindowResult",
+]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -53,8 +62,8 @@ class Job:
     targets: Source
     weight: Source | None = None
     pos_weight: Source | None = None
-    writers: tuple[tuple[MapWriter, ...], ...] = ()
-    """For each loss, where its map goes."""
+    writers: tuple[MapWriter, ...] = ()
+    """Where the map goes; there is only one loss then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,14 +353,10 @@ class BlockWorker:
 
     def _gather(self, loss: Loss, rows: _Rows) -> _Gathered:
         count, length = rows.predictions.shape
-        position = self.spec.losses.index(loss)
         return _Gathered(
             segment_sums=np.empty((count, -(-length // SEGMENT))) if loss == "kl" else None,
-            map=self._floats(f"{loss} map", (count, length)) if self._writers(position) else None,
+            map=self._floats(f"{loss} map", (count, length)) if self.job.writers else None,
         )
-
-    def _writers(self, position: int) -> tuple[MapWriter, ...]:
-        return self.job.writers[position] if self.job.writers else ()
 
     def _add_piece(self, loss: Loss, piece: _Piece, result: _Gathered, block: Block) -> None:
         values = self._floats("loss", piece.y.shape)
@@ -366,7 +371,8 @@ class BlockWorker:
             result.map[piece.rows, piece.columns] = values
 
     def _kl(self, piece: _Piece, values: Array, result: _Gathered, places: _Places) -> None:
-        assert piece.log_p is not None and result.segment_sums is not None
+        assert piece.log_p is not None
+        assert result.segment_sums is not None
         if piece.log_targets is None:
             kernels.kl(piece.log_p, piece.y, values, self._floats("scratch", values.shape))
         else:
@@ -381,7 +387,12 @@ class BlockWorker:
         result.segment_sums[piece.rows, piece.columns.start // SEGMENT] = sums
 
     def _settle(
-        self, piece: _Piece, odd: npt.NDArray[np.intp], values: Array, result: _Gathered, places: _Places
+        self,
+        piece: _Piece,
+        odd: npt.NDArray[np.intp],
+        values: Array,
+        result: _Gathered,
+        places: _Places,
     ) -> None:
         """Apply the zero policy to the rows `odd`, and note what is not finite there."""
         assert piece.log_p is not None
@@ -412,9 +423,7 @@ class BlockWorker:
             result.observe(zero_terms=places.tally(settled & (values == 0), values))
         result.observe(targets_outside=places.outside(piece.y))
 
-    def _bce_of_probabilities(
-        self, piece: _Piece, values: Array, result: _Gathered, places: _Places
-    ) -> None:
+    def _bce_of_probabilities(self, piece: _Piece, values: Array, result: _Gathered, places: _Places) -> None:
         assert piece.log_p is not None
         log_p = self._floats("clamped log_p", values.shape)
         log_1mp = self._floats("scratch", values.shape)
@@ -435,10 +444,10 @@ class BlockWorker:
     # Maps
 
     def _write_maps(self, block: Block, gathered: list[_Gathered]) -> None:
-        for position, result in enumerate(gathered):
+        for result in gathered:
             if result.map is not None:
                 values = _from_rows(result.map, block_shape(block), self.job.axis)
-                for writer in self._writers(position):
+                for writer in self.job.writers:
                     writer.write(block, values)
 
 
@@ -503,9 +512,7 @@ def _distributions(job: Job, block: Block, segment_sums: Array) -> LossPartial:
         losses = np.array([exact_sum(sums).value for sums in segment_sums])
     negative = np.flatnonzero(losses < 0)
     tally = _least(job, block, losses, negative) if negative.size else Tally()
-    return LossPartial(
-        total=exact_sum(losses), observations=Observations(negative_distributions=tally)
-    )
+    return LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=tally))
 
 
 def _least(job: Job, block: Block, losses: Array, negative: npt.NDArray[np.intp]) -> Tally:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from kldiv_cli import execution
 from kldiv_cli.blocks import Block, Layout, axis_windows, cut, fits_whole
@@ -99,6 +99,9 @@ class Resources:
     """Bytes for blocks and buffers in all."""
 
 
+DEFAULT_RESOURCES: Final = Resources()
+
+
 def map_shape(spec: Spec, predictions: Source, targets: Source) -> tuple[int, ...]:
     """The shape of the per-element losses.
 
@@ -134,20 +137,22 @@ def evaluate_sources(
     *,
     weight: Source | None = None,
     pos_weight: Source | None = None,
-    writers: Sequence[Sequence[MapWriter]] = (),
-    resources: Resources = Resources(),
+    writers: Sequence[MapWriter] = (),
+    resources: Resources = DEFAULT_RESOURCES,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, ...]:
     """Compute every loss of `spec` in one pass (two, for a distribution that does not fit a block).
 
-    `writers` are, for each loss, where its per-element map goes; `progress` is told how many
-    elements were done since it was last called.
+    `writers` take the per-element map; `progress` is told how many elements were done since it
+    was last called.
 
     Raises
     ------
     KldivError
         The inputs do not fit each other or the options, or can't be read.
     """
+    if writers and len(spec.losses) > 1:
+        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
     shape = map_shape(spec, predictions, targets)
     job = Job(
         spec=spec,
@@ -157,15 +162,15 @@ def evaluate_sources(
         targets=targets if spec.targets_are == "labels" else _stretched(targets, shape),
         weight=_factor("weight", weight, shape),
         pos_weight=_factor("pos_weight", pos_weight, shape),
-        writers=tuple(tuple(of_loss) for of_loss in writers),
+        writers=tuple(writers),
     )
-    partials = _run(job, resources, progress or (lambda done: None))
+    results = _run(job, resources, progress or (lambda done: None))
     for source in (predictions, targets, weight, pos_weight):
         if source is not None:
             source.verify()
     return tuple(
-        _evaluation(job, loss, partial, predictions, targets)
-        for loss, partial in zip(spec.losses, partials, strict=True)
+        _evaluation(job, loss, result, predictions, targets)
+        for loss, result in zip(spec.losses, results, strict=True)
     )
 
 
@@ -267,7 +272,7 @@ def _budget(job: Job, resources: Resources) -> tuple[int, int]:
     """Elements a block, and workers: as many as the memory allows."""
     memory = DEFAULT_MEMORY if resources.memory is None else resources.memory
     sources = [s for s in (job.predictions, job.targets, job.weight, job.pos_weight) if s is not None]
-    per_element = sum(2 * s.dtype.itemsize for s in sources) + 8 * sum(map(bool, job.writers))
+    per_element = sum(2 * s.dtype.itemsize for s in sources) + 8 * bool(job.writers)
     overhead = 12 * 8 * PIECE
     least = overhead + per_element * _SMALLEST_BLOCK
     if memory < least:
@@ -290,8 +295,8 @@ def _run_blocks(
         return lambda block: (block, worker.evaluate(block))
 
     totals = _nothing(job)
-    for block, partials in execution.run(cut(layout, budget), make_worker, workers):
-        totals = _merge(totals, partials)
+    for block, of_block in execution.run(cut(layout, budget), make_worker, workers):
+        totals = _merge(totals, of_block)
         progress(_size(block))
     return totals
 
@@ -304,7 +309,7 @@ def _run_windows(
     for block in cut(layout, budget):
         windows = list(axis_windows(block, job.axis, budget))
         norms = _norms(job, windows, workers)
-        results = _in_order(windows, lambda: _window_worker(job, norms), workers, progress)
+        results = _in_order(windows, partial(_window_worker, job, norms), workers, progress)
         totals = _merge(totals, finish(job, block, _joined(results)))
     return totals
 
@@ -364,8 +369,8 @@ def _joined(results: Iterable[WindowResult]) -> WindowResult:
 
 def _fold(partials: Iterable[LossPartial]) -> LossPartial:
     total = LossPartial()
-    for partial in partials:
-        total = total.merge(partial)
+    for part in partials:
+        total = total.merge(part)
     return total
 
 
@@ -374,9 +379,7 @@ def _nothing(job: Job) -> tuple[LossPartial, ...]:
     return tuple(LossPartial(split=split) for _ in job.spec.losses)
 
 
-def _merge(
-    totals: tuple[LossPartial, ...], partials: tuple[LossPartial, ...]
-) -> tuple[LossPartial, ...]:
+def _merge(totals: tuple[LossPartial, ...], partials: tuple[LossPartial, ...]) -> tuple[LossPartial, ...]:
     return tuple(a.merge(b) for a, b in zip(totals, partials, strict=True))
 
 
@@ -388,10 +391,10 @@ def _size(block: Block) -> int:
 
 
 def _evaluation(
-    job: Job, loss: Loss, partial: LossPartial, predictions: Source, targets: Source
+    job: Job, loss: Loss, result: LossPartial, predictions: Source, targets: Source
 ) -> Evaluation:
-    _check_domain(job, loss, partial.observations)
-    scalars = reduce_sum(partial.total.value, job.shape, job.axis, batchmean=loss == "kl")
+    _check_domain(job, loss, result.observations)
+    scalars = reduce_sum(result.total.value, job.shape, job.axis, batchmean=loss == "kl")
     return Evaluation(
         loss=loss,
         predictions=_input(predictions, job.spec.predictions_are),
@@ -400,10 +403,10 @@ def _evaluation(
         axis=job.axis,
         settings=job.spec,
         scalars=scalars,
-        by_target=partial.split,
+        by_target=result.split,
         findings=find(
             loss,
-            partial.observations,
+            result.observations,
             scalars,
             job.shape,
             job.axis,
@@ -427,7 +430,10 @@ def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
     total = math.prod(job.shape)
     if predictions.count:
         in_logs = job.spec.predictions_are != "probs"
-        where, bounds = unravel(predictions.place, job.shape), "above 0" if in_logs else "outside [0, 1]"
+        where, bounds = (
+            unravel(predictions.place, job.shape),
+            "above 0" if in_logs else "outside [0, 1]",
+        )
         raise DomainError(
             f"{job.predictions.address}: {predictions.count} of {total} {'log-' * in_logs}probabilities "
             f"{bounds}, first {predictions.value} at index {where}; "

@@ -77,7 +77,7 @@ class _Pool:
         try:
             worker = self._make_worker()
             for task in iter(self._next, _DONE):
-                self._outcomes.put((worker(task), None))
+                self._outcomes.put((worker(task), None))  # type: ignore[arg-type]
             self._outcomes.put((_DONE, None))
         except BaseException as error:  # noqa: BLE001 - raised again where the results are read
             self._outcomes.put((None, error))

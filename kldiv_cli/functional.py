@@ -247,9 +247,7 @@ def _float64(values: npt.ArrayLike) -> Array:
 def _matching(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array]:
     first, second = _float64(predictions), _float64(targets)
     if first.shape != second.shape:
-        raise ShapeMismatch(
-            f"predictions {first.shape} and targets {second.shape}: expected equal shapes"
-        )
+        raise ShapeMismatch(f"predictions {first.shape} and targets {second.shape}: expected equal shapes")
     return first, second
 
 
@@ -258,9 +256,7 @@ def _broadcast(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Arra
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
-        raise ShapeMismatch(
-            f"`{name}` {array.shape}: expected a shape that broadcasts to {shape}"
-        ) from None
+        raise ShapeMismatch(f"`{name}` {array.shape}: expected a shape that broadcasts to {shape}") from None
 
 
 def _weighted(loss: Array, weight: npt.ArrayLike | None) -> Array:

@@ -106,9 +106,7 @@ def bce(log_p: Array, log_1mp: Array, y: Array, out: Array) -> None:
     np.subtract(out, log_p, out=out)
 
 
-def bce_with_logits(
-    z: Array, y: Array, pos_weight: Array | None, out: Array, scratch: Array
-) -> None:
+def bce_with_logits(z: Array, y: Array, pos_weight: Array | None, out: Array, scratch: Array) -> None:
     """``(1 - y) z - (1 + (pos_weight - 1) y) logsigmoid(z)``; infinite z as the formula yields."""
     np.abs(z, out=scratch)
     np.negative(scratch, out=scratch)

@@ -72,7 +72,7 @@ class NpyMap(MapSink):
         self._file.truncate(self._offset + math.prod(shape) * dtype.itemsize)
 
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
-        contents = memoryview(np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8))
+        contents = memoryview(np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         lengths = block_shape(block)
         inner = contiguous_from(self.shape, lengths)
         run = math.prod(lengths[inner:]) * self.dtype.itemsize

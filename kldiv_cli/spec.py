@@ -38,7 +38,9 @@ class Spec:
     @property
     def elementwise(self) -> bool:
         """No value depends on another, so that blocks may cut the axis anywhere."""
-        return self.losses == ("bce",) and not (self.log_softmax or self.targets_are == "labels" or self.targets_softmax)
+        return self.losses == ("bce",) and not (
+            self.log_softmax or self.targets_are == "labels" or self.targets_softmax
+        )
 
     @property
     def targets_softmax(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +25,9 @@ class Group:
         return Group(self.count + other.count, self.total.merge(other.total))
 
     @property
-    def mean(self) -> float:
-        """Mean loss; nan for an empty group."""
-        return self.total.value / self.count if self.count else math.nan
+    def mean(self) -> float | None:
+        """Mean loss; None for an empty group."""
+        return self.total.value / self.count if self.count else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from kldiv_cli.errors import UsageError
 if TYPE_CHECKING:
     from kldiv_cli.api import Inputs
     from kldiv_cli.evaluation import Evaluation
-    from kldiv_cli.map_view import MapView, MapWindow
+    from kldiv_cli.map_view import MapWindow
     from kldiv_cli.reductions import Reduction
     from kldiv_cli.report.console import Format
     from kldiv_cli.spec import Spec
@@ -52,7 +52,7 @@ def compute(
     allow_external: options.AllowExternal = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compute KL divergence or BCE of stored predictions against stored targets.
+    r"""Compute KL divergence or BCE of stored predictions against stored targets.
 
     \b
     Student logits against teacher probabilities:
@@ -122,7 +122,10 @@ def _reduction(
     if legacy is not None:
         if reduction == "batchmean":
             raise UsageError("size_average and reduce: contradict --reduction batchmean; drop them")
-        tell("note", f"size_average and reduce are deprecated in PyTorch; --reduction {legacy} says the same")
+        tell(
+            "note",
+            f"size_average and reduce are deprecated in PyTorch; --reduction {legacy} says the same",
+        )
     chosen = legacy or reduction
     if chosen is not None:
         check_reduction(chosen, spec.losses)

@@ -57,15 +57,23 @@ def parse_size(text: str) -> int:
 # What is compared
 
 Predictions = Annotated[
-    str, typer.Argument(metavar="PREDICTIONS", help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000].", show_default=False)
+    str,
+    typer.Argument(
+        metavar="PREDICTIONS",
+        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000].",
+        show_default=False,
+    ),
 ]
-Targets = Annotated[str, typer.Argument(metavar="TARGETS", help="What they should be, likewise.", show_default=False)]
+Targets = Annotated[
+    str,
+    typer.Argument(metavar="TARGETS", help="What they should be, likewise.", show_default=False),
+]
 AllowExternal = Annotated[
-    bool, typer.Option("--allow-external", help="Let HDF5 follow links and storage into other files.")
+    bool,
+    typer.Option("--allow-external", help="Let HDF5 follow links and storage into other files."),
 ]
 
 # What is computed
-
 
 
 class LossName(StrEnum):
@@ -77,11 +85,18 @@ class LossName(StrEnum):
 
 LossNames = Annotated[
     list[LossName],
-    typer.Option("--loss", help="KL(targets ‖ predictions) or binary cross-entropy; give both for both in one pass."),
+    typer.Option(
+        "--loss",
+        help="KL(targets ‖ predictions) or binary cross-entropy; give both for both in one pass.",
+    ),
 ]
 LogSoftmax = Annotated[
     int | None,
-    typer.Option("--log-softmax", metavar="AXIS", help="Predictions are logits: take log-softmax over AXIS first."),
+    typer.Option(
+        "--log-softmax",
+        metavar="AXIS",
+        help="Predictions are logits: take log-softmax over AXIS first.",
+    ),
 ]
 PredictionsAre = Annotated[
     Literal["log-probs", "probs", "logits"] | None,
@@ -93,34 +108,49 @@ PredictionsAre = Annotated[
 ]
 TargetsAre = Annotated[
     Literal["probs", "log-probs", "logits", "labels"] | None,
-    typer.Option("--targets-are", help="What the targets are. Default: probs. Labels are class indices along the axis."),
+    typer.Option(
+        "--targets-are",
+        help="What the targets are. Default: probs. Labels are class indices along the axis.",
+    ),
 ]
 LogTarget = Annotated[
     bool, typer.Option("--log-target", help="Targets are log-probs, by PyTorch's name for it.")
 ]
 Axis = Annotated[
-    int | None, typer.Option("--axis", metavar="AXIS", help="Distribution axis.  [default: -1]", show_default=False)
+    int | None,
+    typer.Option("--axis", metavar="AXIS", help="Distribution axis.  [default: -1]", show_default=False),
 ]
 Weight = Annotated[
-    str | None, typer.Option("--weight", metavar="FILE", help="Factors for bce, broadcast to the predictions.")
+    str | None,
+    typer.Option("--weight", metavar="FILE", help="Factors for bce, broadcast to the predictions."),
 ]
 PosWeight = Annotated[
     str | None,
-    typer.Option("--pos-weight", metavar="FILE", help="Factors for the positive part of bce with logits, broadcast."),
+    typer.Option(
+        "--pos-weight",
+        metavar="FILE",
+        help="Factors for the positive part of bce with logits, broadcast.",
+    ),
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option("--temperature", metavar="T", help="Divide logits by this. The loss is not multiplied by its square."),
+    typer.Option(
+        "--temperature",
+        metavar="T",
+        help="Divide logits by this. The loss is not multiplied by its square.",
+    ),
 ]
 ZeroPolicyName = Annotated[
     Literal["limit", "torch"],
     typer.Option("--zero-policy", help="What 0 times infinity is: 0, its limit, or nan as in PyTorch."),
 ]
 Broadcast = Annotated[
-    bool, typer.Option("--broadcast", help="Let predictions and targets of different shapes broadcast.")
+    bool,
+    typer.Option("--broadcast", help="Let predictions and targets of different shapes broadcast."),
 ]
 ByTarget = Annotated[
-    bool, typer.Option("--by-target", help="Count and mean loss where the target is 1, 0 and between.")
+    bool,
+    typer.Option("--by-target", help="Count and mean loss where the target is 1, 0 and between."),
 ]
 
 # What is shown
@@ -129,17 +159,25 @@ ReductionName = Annotated[
     Literal["none", "sum", "mean", "batchmean", "distmean"] | None,
     typer.Option(
         "--reduction",
-        help="Show this one only; none is the per-element map. distmean: sum over the axis, mean over the rest. "
-        "Default: all scalars side by side.",
+        help="Show this one only; none is the per-element map. "
+        "distmean: sum over the axis, mean over the rest. Default: all scalars side by side.",
     ),
 ]
 SizeAverage = Annotated[
     bool | None,
-    typer.Option("--size-average/--no-size-average", help="PyTorch 0.4's flag; wins over --reduction.", show_default=False),
+    typer.Option(
+        "--size-average/--no-size-average",
+        help="PyTorch 0.4's flag; wins over --reduction.",
+        show_default=False,
+    ),
 ]
 Reduce = Annotated[
     bool | None,
-    typer.Option("--reduce/--no-reduce", help="PyTorch 0.4's flag; wins over --reduction.", show_default=False),
+    typer.Option(
+        "--reduce/--no-reduce",
+        help="PyTorch 0.4's flag; wins over --reduction.",
+        show_default=False,
+    ),
 ]
 MapSlice = Annotated[
     str | None,
@@ -153,7 +191,13 @@ FormatName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 Precision = Annotated[
     int | None,
-    typer.Option("--precision", metavar="DIGITS", min=1, max=17, help="Significant digits to show. Default: 6 in tables, else all."),
+    typer.Option(
+        "--precision",
+        metavar="DIGITS",
+        min=1,
+        max=17,
+        help="Significant digits to show. Default: 6 in tables, else all.",
+    ),
 ]
 
 # What is written
@@ -172,14 +216,30 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output file if
 
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, help="Threads. Default: one a processor. Changes no bit of the result.", show_default=False),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Threads. Default: one a processor. Changes no bit of the result.",
+        show_default=False,
+    ),
 ]
 Memory = Annotated[
     int | None,
-    typer.Option("--memory", metavar="SIZE", parser=parse_size, help="Memory for blocks in all, such as 64MiB.  [default: 48MiB]", show_default=False),
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=parse_size,
+        help="Memory for blocks in all, such as 64MiB.  [default: 48MiB]",
+        show_default=False,
+    ),
 ]
 ProgressBar = Annotated[
     bool | None,
-    typer.Option("--progress/--no-progress", help="Progress bar on stderr. Default: on a terminal, for large files.", show_default=False),
+    typer.Option(
+        "--progress/--no-progress",
+        help="Progress bar on stderr. Default: on a terminal, for large files.",
+        show_default=False,
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -14,7 +14,17 @@ from kldiv_cli.reductions import Reduction
 from kldiv_cli.report.console import printable
 from kldiv_cli.report.record import SCALARS, direction, split_groups
 
-__all__ = ["ELLIPSIS", "Grid", "MapGrid", "heading", "inputs", "map_grid", "number", "scalar_grid", "split_grid"]
+__all__ = [
+    "ELLIPSIS",
+    "Grid",
+    "MapGrid",
+    "heading",
+    "inputs",
+    "map_grid",
+    "number",
+    "scalar_grid",
+    "split_grid",
+]
 
 ELLIPSIS: Final = "…"
 _GROUP_NAMES: Final = {"one": "1", "zero": "0", "between": "between", "outside": "outside [0, 1]"}
@@ -115,14 +125,12 @@ def map_grid(view: MapView, most_columns: int | None = None) -> MapGrid:
         index = tuple(str(view.indices[d][k]) for d, k in zip(down, positions, strict=True))
         place = dict(zip(down, positions, strict=True))
         rows.append((index, tuple(_value(view, place, across, column) for column in columns)))
-    header = ("value",)
+    header: tuple[str, ...] = ("value",)
     if across is not None:
         header = tuple(
             ELLIPSIS if column is None else str(view.indices[across][column]) for column in columns
         )
-    return MapGrid(
-        index_columns=tuple(f"dim {d}" for d in down), value_columns=header, rows=tuple(rows)
-    )
+    return MapGrid(index_columns=tuple(f"dim {d}" for d in down), value_columns=header, rows=tuple(rows))
 
 
 def _file_names(evaluation: Evaluation) -> tuple[str, str]:
@@ -137,9 +145,9 @@ def _described(evaluation: Evaluation, source: Input) -> tuple[str, ...]:
         space += f" / {spec.temperature:g}"
     if softmax:
         space += ", log-softmax"
-    if evaluation.shape:
-        if softmax or (source is evaluation.targets and evaluation.loss == "kl"):
-            space += f" over axis {evaluation.axis} ({evaluation.shape[evaluation.axis]})"
+    along_axis = softmax or (source is evaluation.targets and evaluation.loss == "kl")
+    if evaluation.shape and along_axis:
+        space += f" over axis {evaluation.axis} ({evaluation.shape[evaluation.axis]})"
     return printable(source.address), f"{source.shape}", source.dtype, space
 
 
@@ -174,9 +182,7 @@ def _row_positions(view: MapView, down: list[int]) -> Iterator[tuple[int, ...] |
         previous = positions
 
 
-def _value(
-    view: MapView, place: dict[int, int], across: int | None, column: int | None
-) -> float | None:
+def _value(view: MapView, place: dict[int, int], across: int | None, column: int | None) -> float | None:
     if column is None:
         return None
     index = tuple(column if d == across else place[d] for d in range(len(view.shape)))

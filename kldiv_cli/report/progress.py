@@ -34,7 +34,13 @@ def progress_bar(
         TransferSpeedColumn,
     )
 
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console_for(sys.stderr), transient=True) as bar:
         task = bar.add_task("", total=size)
         yield lambda done: bar.advance(task, done * bytes_per_element)

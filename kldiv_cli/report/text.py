@@ -36,7 +36,10 @@ def render_plain(
 ) -> str:
     """Aligned columns, nothing truncated."""
     parts = [heading(evaluations), _aligned(inputs(evaluations))]
-    parts += ["\n" + _aligned((grid.columns, *grid.rows)) for grid in _grids(evaluations, reduction, view, precision)]
+    parts += [
+        "\n" + _aligned((grid.columns, *grid.rows))
+        for grid in _grids(evaluations, reduction, view, precision)
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -56,17 +59,13 @@ def render_md(
     return "\n\n".join(parts) + "\n"
 
 
-def render_json(
-    evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None
-) -> str:
+def render_json(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record; a list of them where several losses were asked for."""
     records = [_record(evaluation, reduction, view) for evaluation in evaluations]
     return json.dumps(records[0] if len(records) == 1 else records, indent=2, ensure_ascii=False) + "\n"
 
 
-def render_jsonl(
-    evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None
-) -> str:
+def render_jsonl(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record a line, one line a loss."""
     records = (_record(evaluation, reduction, view) for evaluation in evaluations)
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -86,7 +85,19 @@ def render_csv(
         writer.writerows((*index, number(value, precision)) for index, value in _elements(view))
         return text.getvalue()
     names = SCALARS if reduction is None else (reduction,)
-    writer.writerow(["loss", "predictions", "targets", "shape", "axis", "elements", "distributions", "batch", *names])
+    writer.writerow(
+        [
+            "loss",
+            "predictions",
+            "targets",
+            "shape",
+            "axis",
+            "elements",
+            "distributions",
+            "batch",
+            *names,
+        ]
+    )
     for evaluation in evaluations:
         scalars = evaluation.scalars
         values = (getattr(evaluation, name) for name in names)
@@ -125,7 +136,9 @@ def _as_grid(grid: MapGrid, precision: int | None) -> Grid:
         for index, values in grid.rows
     )
     return Grid(
-        columns=(*grid.index_columns, *grid.value_columns), rows=rows, text_columns=len(grid.index_columns)
+        columns=(*grid.index_columns, *grid.value_columns),
+        rows=rows,
+        text_columns=len(grid.index_columns),
     )
 
 

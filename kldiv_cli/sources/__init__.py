@@ -46,7 +46,9 @@ def _open_file(address: Address, allow_external: bool) -> Source:
     beginning = file.read(0, 8)
     if beginning.startswith(_NPY):
         if address.dataset is not None:
-            raise UsageError(f"{where}: an .npy file is one array and has no datasets; drop '::{address.dataset}'")
+            raise UsageError(
+                f"{where}: an .npy file is one array and has no datasets; drop '::{address.dataset}'"
+            )
         from kldiv_cli.sources.npy import open_npy
 
         return open_npy(where, file)
@@ -59,8 +61,7 @@ def _open_file(address: Address, allow_external: bool) -> Source:
 
         return open_hdf5(where, file, address.dataset, allow_external=allow_external)
     raise FormatError(
-        f"{where}: neither .npy, .npz nor HDF5: starts with {beginning!r}; "
-        "save it with numpy.save or h5py"
+        f"{where}: neither .npy, .npz nor HDF5: starts with {beginning!r}; save it with numpy.save or h5py"
     )
 
 

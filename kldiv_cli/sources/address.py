@@ -11,7 +11,9 @@ from kldiv_cli.errors import AxisError, UsageError
 __all__ = ["Address", "parse_address", "resolve_selection"]
 
 _SELECTION = re.compile(r"(?P<name>.*?)\[(?P<selection>[^\[\]]*)\]", re.DOTALL)
-_ITEM = re.compile(r"\s*(?P<start>[+-]?\d+)?\s*(?P<colon>:)?\s*(?P<stop>[+-]?\d+)?\s*(?::\s*(?P<step>[+-]?\d+)?\s*)?")
+_ITEM = re.compile(
+    r"\s*(?P<start>[+-]?\d+)?\s*(?P<colon>:)?\s*(?P<stop>[+-]?\d+)?\s*(?::\s*(?P<step>[+-]?\d+)?\s*)?"
+)
 
 Selection = tuple[slice | int, ...]
 
@@ -53,14 +55,17 @@ def resolve_selection(where: str, selection: str, shape: tuple[int, ...]) -> Sel
         raise AxisError(f"{where}: selection [{selection}] has more items than the dimensions of {shape}")
     place = items.index("...") if "..." in items else len(items)
     items[place : place + 1] = [":"] * missing
-    return tuple(
-        _resolve_item(where, item, length) for item, length in zip(items, shape, strict=True)
-    )
+    return tuple(_resolve_item(where, item, length) for item, length in zip(items, shape, strict=True))
 
 
 def _resolve_item(where: str, item: str, length: int) -> slice | int:
     match = _ITEM.fullmatch(item)
-    if match is None or not item or match["step"] not in (None, "1") or not (match["colon"] or match["start"]):
+    if (
+        match is None
+        or not item
+        or match["step"] not in (None, "1")
+        or not (match["colon"] or match["start"])
+    ):
         raise UsageError(f"{where}: selection item {item!r}, expected an index or start:stop")
     start, stop = (None if match[name] is None else int(match[name]) for name in ("start", "stop"))
     if match["colon"]:

@@ -74,9 +74,7 @@ class Hdf5Source(Source):
         return open_hdf5, (self.address, self.file, self.name)
 
 
-def open_hdf5(
-    address: str, file: RegularFile, name: str | None, *, allow_external: bool = False
-) -> Source:
+def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_external: bool = False) -> Source:
     """Open a dataset; without a name it must be the only numeric one of the file.
 
     Raises
@@ -108,7 +106,7 @@ def _open_file(path: str) -> h5py.File:
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    if "filter" in text and "not registered" in text or "required filter" in text:
+    if ("filter" in text and "not registered" in text) or "required filter" in text:
         return f"{text}; install hdf5plugin and import it, or store it with gzip"
     return text
 

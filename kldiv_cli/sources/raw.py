@@ -64,7 +64,7 @@ class RawSource(Source):
             widened = (*block[:inner], *(slice(0, length) for length in shape[inner:]))
             return self._read(shape, widened, buffer)[(*(slice(None),) * inner, *block[inner:])]
         array = buffer.array(lengths, self.dtype)
-        view = memoryview(array.reshape(-1).view(np.uint8))
+        view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         run = math.prod(lengths[inner:]) * self.dtype.itemsize
         for position, start in enumerate(run_starts(shape, block, inner)):
             self.file.read_into(

@@ -93,9 +93,7 @@ class RegularFile:
         except InputError:
             now = None
         if now != self.identity:
-            raise InputChanged(
-                f"{self.path}: changed while it was read; run again when nothing writes to it"
-            )
+            raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
 
     def close(self) -> None:
         with self._lock:
