@@ -40,8 +40,9 @@ __all__ = [
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-PIECE: Final = 4 * SEGMENT
-"""Elements worked on at once: a few buffers of this size stay in the second-level cache."""
+PIECE: Final = 16 * SEGMENT
+"""Elements worked on at once: small enough for the cache, large enough that threads seldom wait
+for the interpreter between two NumPy calls."""
 
 
 class MapWriter(Protocol):
@@ -373,10 +374,11 @@ class BlockWorker:
     def _kl(self, piece: _Piece, values: Array, result: _Gathered, places: _Places) -> None:
         assert piece.log_p is not None
         assert result.segment_sums is not None
-        if piece.log_targets is None:
-            kernels.kl(piece.log_p, piece.y, values, self._floats("scratch", values.shape))
-        else:
-            kernels.kl_log_target(piece.log_p, piece.log_targets, piece.y, values)
+        log_y = piece.log_targets
+        if log_y is None:
+            log_y = self._floats("log_y", values.shape)
+            kernels.log_targets(piece.y, log_y)
+        kernels.kl(piece.log_p, log_y, piece.y, values)
         sums = values.sum(axis=-1)
         odd = np.flatnonzero(~np.isfinite(sums))
         if odd.size:
@@ -396,10 +398,10 @@ class BlockWorker:
     ) -> None:
         """Apply the zero policy to the rows `odd`, and note what is not finite there."""
         assert piece.log_p is not None
+        log_y = None if piece.log_targets is None else piece.log_targets[odd]
+        zero = kernels.settle_kl(piece.log_p[odd], log_y, piece.y[odd], values)
         if self.spec.zero_policy == "limit":
-            zero = kernels.settle_kl(piece.log_p[odd], piece.y[odd], values)
-        else:
-            zero = np.isnan(values) & (piece.y[odd] == 0) & (piece.log_p[odd] < np.inf)
+            values[zero] = 0.0
         result.observe(zero_terms=places.tally(zero, values, odd), **places.nonfinite(values, odd))
 
     def _bce(self, piece: _Piece, values: Array, result: _Gathered, places: _Places) -> None:

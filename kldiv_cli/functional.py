@@ -73,7 +73,7 @@ def kl_div(
 ) -> Array:
     r"""Pointwise Kullback-Leibler divergence of predictions from targets, in nats.
 
-    .. math:: \ell_i = p_i \log p_i - p_i x_i
+    .. math:: \ell_i = p_i (\log p_i - x_i)
 
     Parameters
     ----------
@@ -109,13 +109,13 @@ def kl_div(
     x, t = _matching(log_predictions, targets)
     loss = np.empty_like(x)
     with np.errstate(all="ignore"):
-        y = np.exp(t) if log_target else t
-        if log_target:
-            kernels.kl_log_target(x, t, y, loss)
-        else:
-            kernels.kl(x, y, loss, np.empty_like(x))
+        y, log_y = (np.exp(t), t) if log_target else (t, np.empty_like(t))
+        if not log_target and t.size:
+            kernels.log_targets(t, log_y)
+        kernels.kl(x, log_y, y, loss)
+        zero = kernels.settle_kl(x, log_y if log_target else None, y, loss)
         if _limit(zero_policy):
-            kernels.settle_kl(x, y, loss)
+            loss[zero] = 0.0
     return loss
 
 

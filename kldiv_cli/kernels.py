@@ -18,8 +18,8 @@ __all__ = [
     "bce",
     "bce_with_logits",
     "kl",
-    "kl_log_target",
     "log1mexp",
+    "log_targets",
     "merge_partition",
     "partition",
     "settle_bce_with_logits",
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 SEGMENT: Final = 4096
 """A distribution is summed in segments of this length; results depend on it, so it never changes."""
@@ -34,7 +35,7 @@ SEGMENT: Final = 4096
 BCE_FLOOR: Final = -100.0
 """PyTorch clamps the logarithms in BCE here, so that p = 0 against y = 1 costs 100, not inf."""
 
-_LOWEST: Final = float(np.finfo(np.float64).min)
+_HIGHEST: Final = float(np.finfo(np.float64).max)
 
 
 def partition(logits: Array, scratch: Array) -> tuple[Array, Array]:
@@ -57,28 +58,31 @@ def merge_partition(peaks: Array, sums: Array) -> tuple[Array, Array]:
     return peak, np.log((sums * np.exp(peaks - peak[:, None])).sum(axis=-1))
 
 
-def kl(x: Array, y: Array, out: Array, scratch: Array) -> None:
-    """``y log y - y x``, with ``0 log 0 = 0``; ``0 * inf`` is still nan (see `settle_kl`)."""
+def log_targets(y: Array, out: Array) -> None:
+    """``log y``, with a finite number in place of ``log 0`` so that ``0 log 0`` is 0 (and not -0)."""
     np.log(y, out=out)
-    np.maximum(out, _LOWEST, out=out)
-    np.multiply(out, y, out=out)
-    np.multiply(y, x, out=scratch)
-    np.subtract(out, scratch, out=out)
+    if not y.min() > 0:
+        np.copyto(out, _HIGHEST, where=np.isneginf(out))
 
 
-def kl_log_target(x: Array, t: Array, y: Array, out: Array) -> None:
-    """``y (t - x)`` where y = exp(t); ``0 * inf`` is still nan (see `settle_kl`)."""
-    np.subtract(t, x, out=out)
+def kl(x: Array, log_y: Array, y: Array, out: Array) -> None:
+    """``y (log y - x)``; what is not finite there is `settle_kl`'s to decide."""
+    np.subtract(log_y, x, out=out)
     np.multiply(out, y, out=out)
 
 
-def settle_kl(x: Array, y: Array, loss: Array) -> npt.NDArray[np.bool_]:
-    """Set the nan terms of probability zero to their limit, 0, in place; return which they were.
+def settle_kl(x: Array, log_y: Array | None, y: Array, loss: Array) -> Mask:
+    """Set the terms that are not finite to PyTorch's value, in place; return those that are ``0 * inf``.
 
-    A prediction that is itself nan, or a log-probability of ``inf``, has no limit and stays nan.
+    `log_y` are targets given as log-probabilities, for which PyTorch takes ``exp(t) (t - x)``; of
+    probabilities it takes ``y log y - y x``. A prediction that is itself nan, or a log-probability
+    of ``inf``, is no limit and not counted.
     """
-    zero: npt.NDArray[np.bool_] = np.isnan(loss) & (y == 0) & (x < np.inf)
-    loss[zero] = 0.0
+    odd = ~np.isfinite(loss)
+    if log_y is None:
+        y_log_y = np.where(y == 0, 0.0, y * np.log(y))
+        loss[odd] = (y_log_y - y * x)[odd]
+    zero: Mask = np.isnan(loss) & (y == 0) & (x < np.inf)
     return zero
 
 
@@ -123,12 +127,12 @@ def bce_with_logits(z: Array, y: Array, pos_weight: Array | None, out: Array, sc
 
 def settle_bce_with_logits(
     z: Array, y: Array, pos_weight: Array | None, loss: Array
-) -> npt.NDArray[np.bool_]:
+) -> Mask:
     """Set the nan terms of an infinite logit to their limit in place; return which they were.
 
     As z goes to inf the loss goes to ``(1 - y) z``, as z goes to -inf to ``-pos_weight y z``.
     """
-    settled: npt.NDArray[np.bool_] = np.isnan(loss) & np.isinf(z) & np.isfinite(y)
+    settled: Mask = np.isnan(loss) & np.isinf(z) & np.isfinite(y)
     slope = np.where(z > 0, 1.0 - y, y if pos_weight is None else pos_weight * y)
     limit = np.where(slope == 0, 0.0, slope * np.inf)
     settled &= ~np.isnan(limit)
