@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,7 @@ ArrayOrPath = npt.ArrayLike | str | os.PathLike[str]
 OUTPUT_DTYPES = ("float16", "float32", "float64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
+class Inputs(NamedTuple):
     """The sources of one computation."""
 
     predictions: Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kldiv_cli.kernels import SEGMENT
 
@@ -24,8 +24,7 @@ Block = tuple[slice, ...]
 """A rectangular part of an array: one slice a dimension, start and stop given, step 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """What is to be cut, and what its storage makes cheap."""
 
     shape: tuple[int, ...]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,10 @@ _COARSEST = {2: 2.0**-7, 4: 2.0**-20}
 _FINE = 2.0**-40
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """How many there were, and the first or the worst of them."""
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]
     place: int | None = None
     """Index into the flattened array."""
     value: float | None = None
@@ -47,8 +46,7 @@ def _by_value(tally: Tally) -> tuple[float, float]:
     return (tally.value if tally.value is not None else float("inf"), _place(tally))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
+class Observations(NamedTuple):
     """What was counted along the way for one loss."""
 
     zero_terms: Tally = Tally()
@@ -63,10 +61,9 @@ class Observations:
 
     def merge(self, other: Observations) -> Observations:
         merged: dict[str, Any] = {}
-        for field in fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            least = field.name == "negative_distributions"
-            merged[field.name] = ours.merge_least(theirs) if least else ours.merge_first(theirs)
+        for name, ours, theirs in zip(self._fields, self, other, strict=True):
+            least = name == "negative_distributions"
+            merged[name] = ours.merge_least(theirs) if least else ours.merge_first(theirs)
         return Observations(**merged)
 
 

@@ -9,7 +9,6 @@ in windows (`BlockWorker.partition`, then `BlockWorker.evaluate_window`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -51,8 +50,7 @@ class MapWriter(Protocol):
     def write(self, block: Block, values: AnyArray) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(NamedTuple):
     """What a worker needs to evaluate any block; all of it can be pickled but open map writers."""
 
     spec: Spec
@@ -67,8 +65,7 @@ class Job:
     """Where the map goes; there is only one loss then."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossPartial:
+class LossPartial(NamedTuple):
     """What one block adds to the result of one loss."""
 
     total: ExactSum = ExactSum()
@@ -129,14 +126,9 @@ class _Rows(NamedTuple):
     pos_weight: AnyArray | None
 
 
-@dataclass
 class _Piece:
-    """A few rows by at most one segment, as float64."""
+    """A few rows by at most one segment, as float64; which of the arrays there are the spec decides."""
 
-    rows: slice
-    columns: slice
-    y: Array
-    """Target probabilities."""
     log_targets: Array | None = None
     log_p: Array | None = None
     p: Array | None = None
@@ -144,21 +136,25 @@ class _Piece:
     weight: Array | None = None
     pos_weight: Array | None = None
 
+    def __init__(self, rows: slice, columns: slice, y: Array) -> None:
+        self.rows, self.columns = rows, columns
+        self.y = y
+        """Target probabilities."""
 
-@dataclass
+
 class _Gathered:
     """What one loss has come to in the block at hand."""
 
-    partial: LossPartial = field(default_factory=LossPartial)
-    segment_sums: Array | None = None
-    map: Array | None = None
+    def __init__(self, segment_sums: Array | None, map: Array | None) -> None:
+        self.partial = LossPartial()
+        self.segment_sums, self.map = segment_sums, map
 
-    def add(self, **part: ExactSum | Observations | TargetSplit) -> None:
-        self.partial = self.partial.merge(LossPartial(**part))  # type: ignore[arg-type]
+    def add(self, part: LossPartial) -> None:
+        self.partial = self.partial.merge(part)
 
     def observe(self, **tallies: Tally) -> None:
         if any(tally.count for tally in tallies.values()):
-            self.add(observations=Observations(**tallies))
+            self.add(LossPartial(observations=Observations(**tallies)))
 
 
 class BlockWorker:
@@ -297,7 +293,9 @@ class BlockWorker:
                 z = self._logits("log_targets", rows.targets[part, columns])
                 return _Piece(part, columns, self._sigmoid(z))
         y = np.exp(log_targets, out=self._floats("y", log_targets.shape))
-        return _Piece(part, columns, y, log_targets)
+        piece = _Piece(part, columns, y)
+        piece.log_targets = log_targets
+        return piece
 
     def _add_predictions(self, piece: _Piece, values: AnyArray, norm: Norm | None) -> None:
         if self.spec.log_softmax:
@@ -367,7 +365,7 @@ class BlockWorker:
         else:
             self._bce(piece, values, result, places)
         if self.spec.by_target:
-            result.add(split=split_by_target(piece.y, values))
+            result.add(LossPartial(split=split_by_target(piece.y, values)))
         if result.map is not None:
             result.map[piece.rows, piece.columns] = values
 
@@ -412,7 +410,7 @@ class BlockWorker:
         if piece.weight is not None:
             np.multiply(values, piece.weight, out=values)
         total = exact_sum(values)
-        result.add(total=total)
+        result.add(LossPartial(total=total))
         if total.nans or total.positive_infinities or total.negative_infinities:
             result.observe(**places.nonfinite(values))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -43,8 +43,7 @@ _MOST_WORKERS: Final = 32
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class Input(NamedTuple):
     """One of the arrays: where it lies, and what is stored there."""
 
     address: str
@@ -89,8 +88,7 @@ class Evaluation:
         return self.scalars.distmean
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class Resources(NamedTuple):
     """What a computation may use; none of it changes a bit of the result."""
 
     workers: int | None = None

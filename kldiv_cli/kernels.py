@@ -125,9 +125,7 @@ def bce_with_logits(z: Array, y: Array, pos_weight: Array | None, out: Array, sc
     np.subtract(out, scratch, out=out)
 
 
-def settle_bce_with_logits(
-    z: Array, y: Array, pos_weight: Array | None, loss: Array
-) -> Mask:
+def settle_bce_with_logits(z: Array, y: Array, pos_weight: Array | None, loss: Array) -> Mask:
     """Set the nan terms of an infinite logit to their limit in place; return which they were.
 
     As z goes to inf the loss goes to ``(1 - y) z``, as z goes to -inf to ``-pos_weight y z``.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,7 @@ EDGE: Final = 3
 """Indices kept at each end of a dimension that is cut."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapView:
+class MapView(NamedTuple):
     """A map, or the part of it that is shown."""
 
     shape: tuple[int, ...]

@@ -7,8 +7,7 @@ smallest floats: nothing is rounded until `ExactSum.value`, which rounds once, a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +31,7 @@ REDUCTIONS: Final[tuple[Reduction, ...]] = get_args(Reduction)
 _SCALE: Final = 1074
 
 
-@dataclass(frozen=True, slots=True)
-class ExactSum:
+class ExactSum(NamedTuple):
     """A mergeable sum: the finite values exactly, the others as counts."""
 
     scaled: int = 0
@@ -108,8 +106,7 @@ def _scaled(value: float) -> int:
     return numerator << (_SCALE + 1 - denominator.bit_length())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scalars:
+class Scalars(NamedTuple):
     """Every scalar reduction of one loss, with what each was divided by."""
 
     sum: float

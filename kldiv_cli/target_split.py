@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,10 @@ __all__ = ["Group", "TargetSplit", "split_by_target"]
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """The elements of one group: how many, and the sum of their losses."""
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]
     total: ExactSum = ExactSum()
 
     def merge(self, other: Group) -> Group:
@@ -30,8 +29,7 @@ class Group:
         return self.total.value / self.count if self.count else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetSplit:
+class TargetSplit(NamedTuple):
     """Elements whose target is 1, 0, strictly between, or none of these (nan included)."""
 
     one: Group = Group()

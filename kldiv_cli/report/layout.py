@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
@@ -30,8 +29,7 @@ ELLIPSIS: Final = "…"
 _GROUP_NAMES: Final = {"one": "1", "zero": "0", "between": "between", "outside": "outside [0, 1]"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class Grid(NamedTuple):
     """Column headers, and the cells of each row as text."""
 
     columns: tuple[str, ...]
@@ -40,8 +38,7 @@ class Grid:
     """Leading columns that are words rather than numbers."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapGrid:
+class MapGrid(NamedTuple):
     """A map as a grid: index columns, then one column for each index of the last dimension shown."""
 
     index_columns: tuple[str, ...]

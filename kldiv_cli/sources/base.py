@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,18 +60,14 @@ class Source(ABC):
         return None
 
 
-@dataclass
 class ArraySource(Source):
     """An array in memory."""
 
-    array: AnyArray
-    address: str = "array"
-
-    def __post_init__(self) -> None:
-        check_dtype(self.address, self.array.dtype)
-        self.shape = self.array.shape
-        self.dtype = self.array.dtype
-        flags = self.array.flags
+    def __init__(self, array: AnyArray, address: str = "array") -> None:
+        check_dtype(address, array.dtype)
+        self.array, self.address = array, address
+        self.shape, self.dtype = array.shape, array.dtype
+        flags = array.flags
         self.fortran_order = flags.f_contiguous and not flags.c_contiguous
 
     def read(self, block: Block, buffer: Buffer) -> AnyArray:
