@@ -100,20 +100,33 @@ def find(
         _clamped(observations.clamped_terms, shape),
         _targets_outside(observations.targets_outside, shape),
         _negative(observations.negative_distributions, shape, axis, itemsize),
-        _which_mean(loss, scalars, shape),
     ]
     return tuple(finding for finding in findings if finding is not None)
 
 
-def find_reduction(loss: Loss, reduction: str | None) -> tuple[Finding, ...]:
+def find_reduction(
+    loss: Loss, reduction: str | None, scalars: Scalars, shape: tuple[int, ...]
+) -> tuple[Finding, ...]:
     """What is to be said of the reduction that was asked for."""
-    if loss != "kl" or reduction != "mean":
+    if loss != "kl":
         return ()
-    message = (
-        "mean divides by the number of elements, as in PyTorch: it is not the KL divergence, "
-        "which --reduction distmean is"
+    if reduction == "mean":
+        divided = f"all {scalars.elements} elements"
+    elif reduction == "batchmean" and shape and len(shape) != 2:
+        divided = f"the first dimension, {scalars.batch}"
+    else:
+        return ()
+    return (
+        Finding(
+            id="which-mean",
+            severity="note",
+            message=(
+                f"{reduction} divides by {divided}, as in PyTorch; the mean KL divergence of the "
+                f"{scalars.distributions} distributions is --reduction distmean"
+            ),
+            option="--reduction distmean",
+        ),
     )
-    return (Finding(id="element-mean", severity="note", message=message, option="--reduction distmean"),)
 
 
 def unravel(place: int | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -211,19 +224,3 @@ def _negative(tally: Tally, shape: tuple[int, ...], axis: int, itemsize: int) ->
         f"least {{value}} at {{place}}: {cause}"
     )
     return _told("negative-kl", severity, tally, shape[:axis] + shape[axis + 1 :], message)
-
-
-def _which_mean(loss: Loss, scalars: Scalars, shape: tuple[int, ...]) -> Finding | None:
-    """Batchmean grows with every dimension between the first and the axis."""
-    if loss != "kl" or len(shape) == 2 or len(shape) == 0 or scalars.batch == scalars.distributions:
-        return None
-    return Finding(
-        id="which-mean",
-        severity="note",
-        message=(
-            f"batchmean divides by the first dimension, {scalars.batch}, distmean by all "
-            f"{scalars.distributions} distributions: with {len(shape)} dimensions "
-            "distmean is the KL divergence"
-        ),
-        option="--reduction distmean",
-    )

@@ -491,7 +491,8 @@ class _Places:
         axis = self.job.axis
         starts = [piece.start for piece in self.block]
         lengths = block_shape(self.block)
-        others = np.unravel_index(row + self.piece.rows.start, lengths[:axis] + lengths[axis + 1 :])
+        other_lengths = lengths[:axis] + lengths[axis + 1 :]
+        others = np.unravel_index(row + self.piece.rows.start, other_lengths) if other_lengths else ()
         index = [*others[:axis], column + self.piece.columns.start, *others[axis:]]
         absolute = tuple(i + start for i, start in zip(index, starts, strict=True))
         return np.asarray(np.ravel_multi_index(absolute, self.job.shape))

@@ -58,6 +58,8 @@ def log_softmax(logits: npt.ArrayLike, /, axis: int = -1) -> Array:
     """
     z = _float64(logits)
     axis = normalize_axis(axis, z.ndim)
+    if z.size == 0:
+        return z.copy()
     rows = np.moveaxis(np.atleast_1d(z), axis, -1)
     x = _log_softmax_rows(np.array(rows).reshape(-1, rows.shape[-1])).reshape(rows.shape)
     return np.ascontiguousarray(np.moveaxis(x, -1, axis)).reshape(z.shape)
@@ -223,8 +225,6 @@ def normalize_axis(axis: int, ndim: int) -> int:
 def _log_softmax_rows(z: Array) -> Array:
     """Log-softmax of each row, in place."""
     rows, length = z.shape
-    if z.size == 0:
-        return z
     starts = range(0, length, kernels.SEGMENT)
     peaks, sums = np.empty((rows, len(starts))), np.empty((rows, len(starts)))
     with np.errstate(all="ignore"):

@@ -22,7 +22,7 @@ app.command("compute", no_args_is_help=True)(compute)
 def kldiv(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
-    r"""Losses on stored arrays: KL divergence and binary cross-entropy, exactly as PyTorch has them.
+    """Losses on stored arrays: KL divergence and binary cross-entropy, exactly as PyTorch has them.
 
     \b
     kldiv compute student_logits.npy teacher_probs.npy --log-softmax -1

@@ -52,7 +52,7 @@ def compute(
     allow_external: options.AllowExternal = False,
     debug: options.Debug = False,
 ) -> None:
-    r"""Compute KL divergence or BCE of stored predictions against stored targets.
+    """Compute KL divergence or BCE of stored predictions against stored targets.
 
     \b
     Student logits against teacher probabilities:
@@ -169,7 +169,8 @@ def _report(
 
     view = None if window is None else window.view()
     evaluations = tuple(
-        replace(e, findings=(*find_reduction(e.loss, reduction), *e.findings)) for e in evaluations
+        replace(e, findings=(*find_reduction(e.loss, reduction, e.scalars, e.shape), *e.findings))
+        for e in evaluations
     )
     write(render(evaluations, format, reduction, view, precision))
     if view is not None and view.cut:

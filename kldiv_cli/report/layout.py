@@ -34,8 +34,8 @@ class Grid(NamedTuple):
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    text_columns: int = 1
-    """Leading columns that are words rather than numbers."""
+    words: tuple[int, ...] = (0,)
+    """Columns of words, set left; numbers are set right."""
 
 
 class MapGrid(NamedTuple):
@@ -88,7 +88,8 @@ def scalar_grid(
         divisor, unit = divisors[name]
         rows.append((name, *(number(value, precision) for value in values), divisor, unit))
     losses = tuple(evaluation.loss for evaluation in evaluations)
-    return Grid(columns=("reduction", *losses, "divisor", "of"), rows=tuple(rows))
+    columns = ("reduction", *losses, "divisor", "of")
+    return Grid(columns=columns, rows=tuple(rows), words=(0, len(columns) - 1))
 
 
 def split_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid | None:
@@ -158,8 +159,8 @@ def _with_gaps(indices: Sequence[int], most: int | None) -> list[int | None]:
     """Positions of the indices, with None where some are left out."""
     positions: list[int | None] = list(range(len(indices)))
     if most is not None and len(positions) > most:
-        half = max(1, (most - 1) // 2)
-        return [*positions[:half], None, *positions[-half:]]
+        left, right = most // 2, (most - 1) // 2
+        return [*positions[:left], None, *positions[len(positions) - right :]]
     gaps = [k for k in range(1, len(indices)) if indices[k] != indices[k - 1] + 1]
     for k in reversed(gaps):
         positions.insert(k, None)

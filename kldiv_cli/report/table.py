@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +19,7 @@ from kldiv_cli.report.console import console_for
 from kldiv_cli.report.layout import (
     ELLIPSIS,
     Grid,
+    MapGrid,
     heading,
     inputs,
     largest,
@@ -63,7 +64,11 @@ def render_table(
 
 def _inputs(evaluations: Sequence[Evaluation]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column()
     for row in inputs(evaluations):
         table.add_row(*map(Text, row))
     return table
@@ -72,8 +77,8 @@ def _inputs(evaluations: Sequence[Evaluation]) -> Table:
 def _table(grid: Grid) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for k, name in enumerate(grid.columns):
-        words = k < grid.text_columns or name == "of"
-        table.add_column(Text(name), justify="left" if words else "right", overflow="fold")
+        justify: JustifyMethod = "left" if k in grid.words else "right"
+        table.add_column(Text(name), justify=justify, overflow="fold")
     for row in grid.rows:
         table.add_row(*map(Text, row))
     return table
@@ -92,11 +97,20 @@ def _map(console: Console, view: MapView, digits: int) -> Table:
     return table
 
 
-def _columns_that_fit(console: Console, view: MapView, digits: int) -> int:
-    cells = [len(number(value, digits)) for value in view.values.ravel().tolist()[:10_000]]
-    width = max([*cells, 3]) + 2
-    left = 8 * (len(view.shape) - 1)
-    return max(3, (console.width - left) // width)
+def _columns_that_fit(console: Console, view: MapView, digits: int) -> int | None:
+    """How many value columns the terminal holds; None for all of them."""
+    grid = map_grid(view)
+    widths = [max(map(len, column)) + 1 for column in zip(*_lines(grid, digits), strict=True)]
+    indices, values = widths[: len(grid.index_columns)], widths[len(grid.index_columns) :]
+    room = console.width - sum(indices) - 3
+    if sum(values) <= room:
+        return None
+    return max(3, (room - 2) // max(values) + 1)
+
+
+def _lines(grid: MapGrid, digits: int) -> list[tuple[str, ...]]:
+    rows = ((*index, *(number(value, digits) for value in values)) for index, values in grid.rows)
+    return [(*grid.index_columns, *grid.value_columns), *rows]
 
 
 def _cell(value: float | None, peak: float, digits: int) -> Text:

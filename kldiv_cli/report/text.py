@@ -35,11 +35,9 @@ def render_plain(
     precision: int | None,
 ) -> str:
     """Aligned columns, nothing truncated."""
-    parts = [heading(evaluations), _aligned(inputs(evaluations))]
-    parts += [
-        "\n" + _aligned((grid.columns, *grid.rows))
-        for grid in _grids(evaluations, reduction, view, precision)
-    ]
+    parts = [heading(evaluations), _aligned(inputs(evaluations), range(5))]
+    grids = _grids(evaluations, reduction, view, precision)
+    parts += ["\n" + _aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
     return "\n".join(parts) + "\n"
 
 
@@ -138,7 +136,7 @@ def _as_grid(grid: MapGrid, precision: int | None) -> Grid:
     return Grid(
         columns=(*grid.index_columns, *grid.value_columns),
         rows=rows,
-        text_columns=len(grid.index_columns),
+        words=(),
     )
 
 
@@ -151,14 +149,22 @@ def _record(evaluation: Evaluation, reduction: Reduction | None, view: MapView |
     return record if view is None else {**record, "map": map_record(view)}
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+def _aligned(rows: Sequence[tuple[str, ...]], words: Sequence[int]) -> str:
+    """Columns of equal width, those of words set left and all others right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+
+    def line(row: tuple[str, ...]) -> str:
+        padded = (
+            cell.ljust(width) if k in words else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(line, rows))
 
 
 def _md_table(grid: Grid) -> str:
-    rule = ["---" if k < grid.text_columns else "---:" for k in range(len(grid.columns))]
+    rule = ["---" if k in grid.words else "---:" for k in range(len(grid.columns))]
     rows = [grid.columns, rule, *([_md(cell) for cell in row] for row in grid.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
