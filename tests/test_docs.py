@@ -1,0 +1,75 @@
+"""The README can't drift: its commands run, what it shows is what they print."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kldiv_cli.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [match["text"] for match in BLOCK.finditer(README) if match["language"] == language]
+
+
+def console_commands() -> list[tuple[str, str]]:
+    """Each command, and the output that the README shows under it (empty where it shows none)."""
+    commands: list[tuple[str, str]] = []
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            commands.append((command, output))
+    return commands
+
+
+def without_trailing_space(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+
+
+@pytest.fixture
+def beside_the_sample_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("beside_the_sample_data")
+@pytest.mark.parametrize(("command", "shown"), console_commands(), ids=lambda text: text[:60])
+def test_a_command_of_the_readme_runs_and_prints_what_is_shown(
+    command: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *arguments = shlex.split(command)
+    assert name == "kldiv"
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed
+    if shown:
+        assert without_trailing_space(printed) == without_trailing_space(shown)
+
+
+@pytest.mark.usefixtures("beside_the_sample_data")
+def test_the_python_examples_of_the_readme_give_what_is_shown() -> None:
+    (text,) = blocks("pycon")
+    example = doctest.DocTestParser().get_doctest(text, {}, "README.md", None, None)
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_the_setup_lines_are_the_ones_that_ci_runs() -> None:
+    setup, tests, with_uv = (block.strip() for block in blocks("sh"))
+    assert all("\n" not in line for line in (setup, tests, with_uv))
+    assert "kldiv compute sample_data/" in setup
+    assert tests.endswith("-m pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert os.path.exists(ROOT / target), target
