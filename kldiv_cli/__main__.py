@@ -13,6 +13,9 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from kldiv_cli.errors import KldivError
+from kldiv_cli.streams import ClosedPipe, Stdout, abandon_stdout, printable, say
+
 __all__ = ["main"]
 
 
@@ -23,52 +26,66 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments == ["--version"]:
-        from kldiv_cli import __version__
-
-        print(f"kldiv {__version__}")
-        return 0
-    signal.signal(signal.SIGTERM, _terminate)
-    _prepare()
-    return _run(arguments)
-
-
-def _prepare() -> None:
-    """Settle what must be so before anything large is imported."""
-    # Imports make no garbage, yet a tenth of their time goes into looking for it.
-    gc.set_threshold(100_000)
-    # Nothing here calls BLAS, whose idle threads cost time and memory at every start.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _run(arguments: Sequence[str]) -> int:
-    import typer
-
-    from kldiv_cli.cli.app import app
-    from kldiv_cli.errors import KldivError
-
     try:
-        command = typer.main.get_command(app)
-        code = command.main(list(arguments), prog_name="kldiv", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except typer.TyperException as error:
-        return _fail(error.format_message(), arguments)
+        _prepare()
+        return _run(arguments)
     except KldivError as error:
         return _fail(str(error), arguments)
     except MemoryError:
         return _fail("out of memory; give --memory a smaller SIZE, or --workers 1", arguments)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return 130
     except Terminated:
         return 143
-    except BrokenPipeError:
-        return _closed_pipe()
-    except Exception as error:
-        return _closed_pipe() if type(error).__name__ == "ClosedPipe" else _internal()
+    except ClosedPipe:
+        abandon_stdout()
+        return 141
+    except Exception:
+        import traceback
+
+        say(traceback.format_exc())
+        say("kldiv: internal error: please report it with the lines above")
+        return 3
+
+
+def _prepare() -> None:
+    """Settle what must be so before anything large is imported."""
+    signal.signal(signal.SIGTERM, _terminate)
+    # Imports make no garbage, yet a tenth of their time goes into looking for it.
+    gc.set_threshold(100_000)
+    # Nothing here calls BLAS, whose idle threads cost time and memory at every start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        sys.stdout = Stdout()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if arguments == ["--version"]:
+        from kldiv_cli import __version__
+
+        print(f"kldiv {__version__}", flush=True)
+        return 0
+
+    import typer
+
+    from kldiv_cli.cli.app import app
+
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(list(arguments), prog_name="kldiv", standalone_mode=False)
+    except typer.Abort:
+        return 130
+    except typer.TyperException as error:
+        return _refuse(error.format_message(), arguments)
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(message: str, arguments: Sequence[str]) -> int:
+    """Say what Typer says of the arguments: of none at all, the whole help."""
+    if message.startswith("Usage:"):
+        say(message)
+        return 2
+    return _fail(f"{message.rstrip('.')}; see kldiv {'compute ' * ('compute' in arguments)}--help", arguments)
 
 
 def _fail(message: str, arguments: Sequence[str]) -> int:
@@ -76,25 +93,10 @@ def _fail(message: str, arguments: Sequence[str]) -> int:
     if "--debug" in arguments:
         import traceback
 
-        traceback.print_exc()
-    line = " ".join(message.split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    print(f"kldiv: error: {text}", file=sys.stderr)
+        say(traceback.format_exc())
+    say(f"kldiv: error: {printable(message)}")
+    abandon_stdout()
     return 2
-
-
-def _internal() -> int:
-    import traceback
-
-    traceback.print_exc()
-    print("kldiv: internal error: please report it with the lines above", file=sys.stderr)
-    return 3
-
-
-def _closed_pipe() -> int:
-    """Leave quietly, and keep the interpreter from flushing into the pipe once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -112,7 +112,7 @@ def find_reduction(
         return ()
     if reduction == "mean":
         divided = f"all {scalars.elements} elements"
-    elif reduction == "batchmean" and shape and len(shape) != 2:
+    elif reduction == "batchmean" and shape and scalars.batch != scalars.distributions:
         divided = f"the first dimension, {scalars.batch}"
     else:
         return ()

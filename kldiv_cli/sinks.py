@@ -35,6 +35,15 @@ class MapSink(ABC):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(descriptor)
         self.temporary = Path(name)
+        try:
+            self._begin()
+        except BaseException:
+            self.discard()
+            raise
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Open the temporary file and lay the array out in it."""
 
     @abstractmethod
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
@@ -54,7 +63,7 @@ class MapSink(ABC):
 
     def discard(self) -> None:
         """Remove the temporary file."""
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
+        with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
             self._close(durable=False)
         self.temporary.unlink(missing_ok=True)
 
@@ -62,14 +71,13 @@ class MapSink(ABC):
 class NpyMap(MapSink):
     """A C-ordered .npy file."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super().__init__(path, shape, dtype)
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._file = open(self.temporary, "r+b", buffering=0)  # noqa: SIM115 - closed by commit or discard
-        header = _npy_header(shape, dtype)
+        header = _npy_header(self.shape, self.dtype)
         self._file.write(header)
         self._offset = len(header)
-        self._file.truncate(self._offset + math.prod(shape) * dtype.itemsize)
+        self._file.truncate(self._offset + math.prod(self.shape) * self.dtype.itemsize)
 
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
         contents = memoryview(np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
@@ -101,12 +109,15 @@ class Hdf5Map(MapSink):
     """A contiguous dataset in a new HDF5 file."""
 
     def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.name = name
+        super().__init__(path, shape, dtype)
+
+    def _begin(self) -> None:
         import h5py
 
-        super().__init__(path, shape, dtype)
         self._lock = threading.Lock()
         self._file = h5py.File(self.temporary, "w")
-        self._dataset = self._file.create_dataset(name, shape=shape, dtype=dtype)
+        self._dataset = self._file.create_dataset(self.name, shape=self.shape, dtype=self.dtype)
 
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
         contents = np.ascontiguousarray(values, self.dtype).reshape(block_shape(block))
@@ -140,9 +151,8 @@ def check_output(address: str, inputs: Iterable[str], *, force: bool) -> tuple[P
     path = Path(os.path.realpath(path))
     _check_place(address, path, force)
     for source in inputs:
-        with contextlib.suppress(OSError):
-            if path.exists() and os.path.samefile(path, source):
-                raise OutputError(f"{address}: is the input {source}; choose another name")
+        if _is_same_file(path, source):
+            raise OutputError(f"{address}: is the input {source}; choose another name")
     return path, inner
 
 
@@ -152,6 +162,13 @@ def open_map(path: Path, dataset: str | None, shape: tuple[int, ...], dtype: np.
         if dataset is None:
             return NpyMap(path, shape, dtype)
         return Hdf5Map(path, dataset, shape, dtype)
+
+
+def _is_same_file(path: Path, source: str) -> bool:
+    try:
+        return os.path.samefile(path, source)
+    except OSError:
+        return False
 
 
 def _check_place(address: str, path: Path, force: bool) -> None:
@@ -172,8 +189,9 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else " ".join(str(error).split())
         raise OutputError(f"{path}: {reason}; nothing was written there") from None
 
 

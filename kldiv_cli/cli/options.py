@@ -49,7 +49,7 @@ _SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?)(?:i?b)
 def parse_size(text: str) -> int:
     """Bytes from ``64MiB``, ``64M`` (the same) or ``67108864``."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(text) > 99:
         raise typer.BadParameter(f"{text!r}: expected a size like 64MiB")
     return int(float(match["number"]) * _UNITS[match["unit"].lower()])
 

@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TextIO, get_args
 
 from kldiv_cli.diagnosis import Finding
+from kldiv_cli.errors import OutputError
+from kldiv_cli.streams import printable, say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
     "FORMATS",
-    "ClosedPipe",
     "Format",
     "colours",
     "console_for",
     "is_terminal",
-    "printable",
     "resolve_format",
     "tell",
     "tell_findings",
@@ -33,12 +33,10 @@ _UNLIMITED = 100_000
 """Columns where there is no terminal: nothing is truncated in a pipe."""
 
 
-class ClosedPipe(Exception):
-    """Whoever read our output has gone away."""
-
-
-def is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Ask the file itself, so that no variable can make a pipe a terminal."""
+    if stream is None:
+        return False
     try:
         return stream.isatty()
     except ValueError:
@@ -71,7 +69,7 @@ def console_for(stream: TextIO) -> Console:
         file=stream,
         force_terminal=terminal or coloured,
         no_color=not coloured,
-        color_system="auto" if terminal and coloured else ("256" if coloured else None),
+        color_system=_colour_system(terminal) if coloured else None,
         width=None if terminal else _UNLIMITED,
         highlight=False,
         markup=False,
@@ -79,9 +77,9 @@ def console_for(stream: TextIO) -> Console:
     )
 
 
-def printable(text: str) -> str:
-    """Text from outside, such as a file name, with control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _colour_system(terminal: bool) -> Literal["auto", "256"]:
+    """What the terminal says it can do; where there is none, or a dumb one, what FORCE_COLOR wants."""
+    return "auto" if terminal and os.environ.get("TERM") != "dumb" else "256"
 
 
 def write(text: str) -> None:
@@ -89,20 +87,18 @@ def write(text: str) -> None:
 
     Raises
     ------
-    ClosedPipe
-        Nobody reads it any more.
+    OutputError
+        There is no stdout, or it can't take the result.
     """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise ClosedPipe from None
+    if sys.stdout is None:
+        raise OutputError("stdout: closed; give the result somewhere to go")
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def tell(kind: str, text: str) -> None:
     """Say something beside the result, on one line of stderr."""
-    sys.stdout.flush()
-    print(f"{kind}: {printable(text)}", file=sys.stderr)
+    say(f"{kind}: {printable(text)}")
 
 
 def tell_findings(findings: Iterable[Finding]) -> None:

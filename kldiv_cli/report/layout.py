@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.console import printable
 from kldiv_cli.report.record import SCALARS, direction, split_groups
+from kldiv_cli.streams import printable
 
 __all__ = [
     "ELLIPSIS",
@@ -158,7 +158,8 @@ def _dimension_across(view: MapView) -> int | None:
 def _with_gaps(indices: Sequence[int], most: int | None) -> list[int | None]:
     """Positions of the indices, with None where some are left out."""
     positions: list[int | None] = list(range(len(indices)))
-    if most is not None and len(positions) > most:
+    gaps = [k for k in range(1, len(indices)) if indices[k] != indices[k - 1] + 1]
+    if most is not None and len(positions) + len(gaps) > most:
         left, right = most // 2, (most - 1) // 2
         return [*positions[:left], None, *positions[len(positions) - right :]]
     gaps = [k for k in range(1, len(indices)) if indices[k] != indices[k - 1] + 1]

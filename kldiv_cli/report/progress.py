@@ -22,7 +22,7 @@ def progress_bar(
     size = elements * bytes_per_element
     if wanted is None:
         wanted = is_terminal(sys.stderr) and size >= _WORTH_A_BAR
-    if not wanted:
+    if not wanted or not is_terminal(sys.stderr):
         yield None
         return
     from rich.progress import (

@@ -100,12 +100,12 @@ def _map(console: Console, view: MapView, digits: int) -> Table:
 def _columns_that_fit(console: Console, view: MapView, digits: int) -> int | None:
     """How many value columns the terminal holds; None for all of them."""
     grid = map_grid(view)
-    widths = [max(map(len, column)) + 1 for column in zip(*_lines(grid, digits), strict=True)]
+    widths = [max(map(len, column)) + 2 for column in zip(*_lines(grid, digits), strict=True)]
     indices, values = widths[: len(grid.index_columns)], widths[len(grid.index_columns) :]
-    room = console.width - sum(indices) - 3
+    room = console.width - sum(indices)
     if sum(values) <= room:
         return None
-    return max(3, (room - 2) // max(values) + 1)
+    return max(3, (room - 3) // max(values) + 1)
 
 
 def _lines(grid: MapGrid, digits: int) -> list[tuple[str, ...]]:

@@ -60,13 +60,13 @@ def render_md(
 def render_json(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record; a list of them where several losses were asked for."""
     records = [_record(evaluation, reduction, view) for evaluation in evaluations]
-    return json.dumps(records[0] if len(records) == 1 else records, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n"
 
 
 def render_jsonl(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record a line, one line a loss."""
     records = (_record(evaluation, reduction, view) for evaluation in evaluations)
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 def render_csv(

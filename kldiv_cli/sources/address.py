@@ -12,7 +12,8 @@ __all__ = ["Address", "parse_address", "resolve_selection"]
 
 _SELECTION = re.compile(r"(?P<name>.*?)\[(?P<selection>[^\[\]]*)\]", re.DOTALL)
 _ITEM = re.compile(
-    r"\s*(?P<start>[+-]?\d+)?\s*(?P<colon>:)?\s*(?P<stop>[+-]?\d+)?\s*(?::\s*(?P<step>[+-]?\d+)?\s*)?"
+    r"\s*(?P<start>[+-]?\d{1,99})?\s*"
+    r"(?:(?P<colon>:)\s*(?P<stop>[+-]?\d{1,99})?\s*(?::\s*(?P<step>[+-]?\d{1,99})?\s*)?)?"
 )
 
 Selection = tuple[slice | int, ...]

@@ -7,34 +7,43 @@ both would be a number about other data, so both are refused.
 from __future__ import annotations
 
 import math
+import os
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 import h5py
-import numpy as np
 
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Buffer
-from kldiv_cli.errors import DatasetError, FormatError, InputError
-from kldiv_cli.sources.base import AnyArray, Source, check_dtype, describe, is_numeric
+from kldiv_cli.errors import FormatError, InputError
+from kldiv_cli.sources.base import AnyArray, Source, check_dtype
+from kldiv_cli.sources.hdf5_names import find_dataset
 from kldiv_cli.sources.raw import RawSource
 from kldiv_cli.sources.regular import RegularFile
 
 __all__ = ["Hdf5Source", "open_hdf5"]
 
 _CHUNK_CACHE: Final = 16 << 20
-_MOST_LINKS: Final = 32
-_FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError)
+_FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises for damaged files, depending on where the damage is."""
 
 
 class Hdf5Source(Source):
     """A chunked or compact dataset, opened at the first read; HDF5 itself takes one thread at a time."""
 
-    def __init__(self, address: str, file: RegularFile, dataset: h5py.Dataset) -> None:
+    def __init__(
+        self,
+        address: str,
+        file: RegularFile,
+        name: str,
+        dataset: h5py.Dataset,
+        others: tuple[RegularFile, ...],
+    ) -> None:
         self.address = address
         self.file = file
-        self.name = dataset.name
+        self.name = name
+        self.others = others
         self.shape = dataset.shape
         self.dtype = dataset.dtype
         self.chunks = dataset.chunks
@@ -56,7 +65,8 @@ class Hdf5Source(Source):
         return array
 
     def verify(self) -> None:
-        self.file.verify()
+        for file in (self.file, *self.others):
+            file.verify()
 
     def close(self) -> None:
         with self._lock:
@@ -71,7 +81,15 @@ class Hdf5Source(Source):
             return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_hdf5, (self.address, self.file, self.name)
+        return _reopen, (self.address, self.file, self.name, self.others)
+
+
+def _reopen(address: str, file: RegularFile, name: str, others: tuple[RegularFile, ...]) -> Source:
+    """Open what was opened before, and watch the files that were watched."""
+    source = open_hdf5(address, file, name, allow_external=True)
+    assert isinstance(source, Hdf5Source)
+    source.others = others
+    return source
 
 
 def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_external: bool = False) -> Source:
@@ -87,10 +105,10 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
     """
     try:
         with _open_file(file.path) as container:
-            dataset = _find(file.path, container, name, allow_external)
+            dataset = find_dataset(file.path, container, name, allow_external=allow_external)
             check_dtype(address, dataset.dtype)
-            _check_storage(address, dataset, allow_external)
-            return _source(address, file, dataset)
+            others = _check_storage(address, dataset, allow_external)
+            return _source(address, file, name or str(dataset.name), dataset, others)
     except _FAULTS as error:
         if isinstance(error, InputError):
             raise
@@ -111,11 +129,16 @@ def _reason(error: BaseException) -> str:
     return text
 
 
-def _source(address: str, file: RegularFile, dataset: h5py.Dataset) -> Source:
+def _source(
+    address: str, file: RegularFile, name: str, dataset: h5py.Dataset, others: tuple[RegularFile, ...]
+) -> Source:
+    if not os.path.samefile(dataset.file.filename, file.path):
+        others = (*others, RegularFile(dataset.file.filename))
     offset = dataset.id.get_offset()
     stored_as_is = h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type())
     if offset is None or not stored_as_is or dataset.external is not None or dataset.is_virtual:
-        return Hdf5Source(address, file, dataset)
+        return Hdf5Source(address, file, name, dataset, others)
+    file = others[-1] if others else file
     size = dataset.size * dataset.dtype.itemsize
     if offset + size > file.size:
         raise FormatError(
@@ -125,12 +148,12 @@ def _source(address: str, file: RegularFile, dataset: h5py.Dataset) -> Source:
     return RawSource(address, file, offset=offset, shape=dataset.shape, dtype=dataset.dtype)
 
 
-def _check_storage(address: str, dataset: h5py.Dataset, allow_external: bool) -> None:
+def _check_storage(address: str, dataset: h5py.Dataset, allow_external: bool) -> tuple[RegularFile, ...]:
     if dataset.shape is None:
         raise FormatError(f"{address}: an empty dataspace, expected an array")
     if dataset.is_virtual or dataset.external is not None:
         if allow_external:
-            return
+            return tuple(_mapped(address, dataset) if dataset.is_virtual else _stored(address, dataset))
         what = "a virtual dataset" if dataset.is_virtual else "external storage"
         raise FormatError(f"{address}: {what}, its data lies in other files; allow it with --allow-external")
     written, expected, unit = _allocation(dataset)
@@ -139,6 +162,32 @@ def _check_storage(address: str, dataset: h5py.Dataset, allow_external: bool) ->
             f"{address}: {expected - written} of {expected} {unit} never written, "
             "HDF5 would read them as fill values; write the dataset whole"
         )
+    return ()
+
+
+def _stored(address: str, dataset: h5py.Dataset) -> Iterator[RegularFile]:
+    """The files that external storage lies in, large enough each: HDF5 reads zeros beyond their end."""
+    for name, offset, size in dataset.external:
+        file = RegularFile(name)
+        if offset + min(size, dataset.size * dataset.dtype.itemsize) > file.size:
+            raise FormatError(f"{address}: external storage {name} is truncated; write it again")
+        yield file
+
+
+def _mapped(address: str, dataset: h5py.Dataset) -> Iterator[RegularFile]:
+    """The files that a virtual dataset is mapped to, all of it: HDF5 reads fill values elsewhere."""
+    sources = dataset.virtual_sources()
+    mapped = sum(source.vspace.get_select_npoints() for source in sources)
+    if mapped < dataset.size:
+        raise FormatError(
+            f"{address}: {dataset.size - mapped} of {dataset.size} values are mapped to nothing"
+        )
+    here = os.path.dirname(dataset.file.filename)
+    for name in dict.fromkeys(source.file_name for source in sources if source.file_name != "."):
+        file = RegularFile(os.path.join(here, name))
+        for inner in {source.dset_name for source in sources if source.file_name == name}:
+            open_hdf5(f"{file.path}::{inner}", file, inner, allow_external=True)
+        yield file
 
 
 def _allocation(dataset: h5py.Dataset) -> tuple[int, int, str]:
@@ -151,70 +200,3 @@ def _allocation(dataset: h5py.Dataset) -> tuple[int, int, str]:
     layout = dataset.id.get_create_plist().get_layout()
     written = layout == h5py.h5d.COMPACT or dataset.id.get_offset() is not None
     return dataset.size if written else 0, dataset.size, "values"
-
-
-def _find(path: str, container: h5py.File, name: str | None, allow_external: bool) -> h5py.Dataset:
-    if name is None:
-        return container[_only_dataset(path, container)]
-    found = container.get(name) if allow_external else _follow(path, container, name)
-    if found is None:
-        raise DatasetError(f"{path}: no dataset {name!r}; it has {_listing(container)}")
-    if not isinstance(found, h5py.Dataset):
-        kind = "a group" if isinstance(found, h5py.Group) else "a named type"
-        raise DatasetError(f"{path}: {name!r} is {kind}, expected a dataset; it has {_listing(container)}")
-    return found
-
-
-def _follow(path: str, container: h5py.File, name: str) -> Any:
-    """Walk to an object by hard links and inner soft links only; None where there is none."""
-    here: Any = container
-    parts = [part for part in name.split("/") if part]
-    for _ in range(_MOST_LINKS + len(parts)):
-        if not parts:
-            return here
-        if not isinstance(here, h5py.Group):
-            return None
-        part, *parts = parts
-        link = here.get(part, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            raise FormatError(
-                f"{path}: {name!r} is a link into {link.filename!r}; name that file, "
-                "or allow it with --allow-external"
-            )
-        if isinstance(link, h5py.SoftLink):
-            here = container if link.path.startswith("/") else here
-            parts = [step for step in link.path.split("/") if step] + parts
-        else:
-            here = None if link is None else here[part]
-    raise FormatError(f"{path}: {name!r} follows more than {_MOST_LINKS} links; name the dataset itself")
-
-
-def _datasets(container: h5py.File) -> list[h5py.Dataset]:
-    found: list[h5py.Dataset] = []
-
-    def note(_: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found.append(item)
-
-    container.visititems(note)
-    return found
-
-
-def _only_dataset(path: str, container: h5py.File) -> str:
-    numeric = [d for d in _datasets(container) if d.shape is not None and is_numeric(d.dtype)]
-    if len(numeric) == 1:
-        return str(numeric[0].name)
-    if not numeric:
-        raise DatasetError(f"{path}: no numeric dataset; it has {_listing(container)}")
-    raise DatasetError(
-        f"{path}: {len(numeric)} datasets it could be; it has {_describe(numeric)}; "
-        f"name one as {path}::{numeric[0].name}"
-    )
-
-
-def _listing(container: h5py.File) -> str:
-    return _describe(_datasets(container))
-
-
-def _describe(datasets: list[h5py.Dataset]) -> str:
-    return describe((d.name, d.shape, np.dtype(d.dtype)) for d in datasets)

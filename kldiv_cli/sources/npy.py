@@ -84,7 +84,7 @@ def _parse_header(address: str, text: str, length: int) -> Header:
         dtype = np.lib.format.descr_to_dtype(fields["descr"])
     except (ValueError, SyntaxError, TypeError, KeyError, IndexError, MemoryError, RecursionError):
         raise FormatError(f"{address}: damaged .npy header; write it again") from None
-    plausible = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    plausible = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**63 for n in shape)
     if not plausible or type(fortran_order) is not bool or len(shape) > 64:
         raise FormatError(f"{address}: damaged .npy header: shape {shape!r}; write it again")
     return Header(shape, dtype, fortran_order, length)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -12,20 +14,30 @@ from typing import Final
 from kldiv_cli.errors import DatasetError, FormatError, InputError
 from kldiv_cli.sources.base import Source, describe, is_numeric
 from kldiv_cli.sources.npy import LONGEST_HEADER, Header, open_npy, read_header
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.regular import Identity, RegularFile
 
 __all__ = ["MAGIC", "open_npz"]
 
 MAGIC: Final = b"PK\x03\x04"
 _LOCAL_HEADER: Final = 30
-_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+_DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    ValueError,
+    OverflowError,
+)
 
 
 class _InflatedMember(RegularFile):
     """A compressed member, inflated once into a temporary file that vanishes when it is closed."""
 
-    def __init__(self, path: str, member: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, member: str, identity: Identity | None = None) -> None:
+        super().__init__(path, identity)
         self.member = member
         with _archive(path) as archive:
             self._size = archive.getinfo(member).file_size
@@ -36,24 +48,33 @@ class _InflatedMember(RegularFile):
 
     def _new_descriptor(self) -> int:
         with tempfile.TemporaryFile() as temporary:
-            with _archive(self.path) as archive, archive.open(self.member) as contents:
-                shutil.copyfileobj(contents, temporary, 1 << 20)
+            try:
+                with _archive(self.path) as archive, archive.open(self.member) as contents:
+                    shutil.copyfileobj(contents, temporary, 1 << 20)
+            except _DAMAGED as error:
+                if isinstance(error, InputError) or getattr(error, "errno", None):
+                    raise
+                raise FormatError(f"{self.path}: damaged .npz archive: {error}; write it again") from None
             temporary.flush()
             return os.dup(temporary.fileno())
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.path, self.member)
+    def __reduce__(self) -> tuple[type, tuple[str, str, Identity]]:
+        return type(self), (self.path, self.member, self.identity)
 
 
 def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
     """Open one array of an archive; without a name it must be the only numeric one."""
     try:
         with _archive(file.path) as archive:
+            if any(entry.flag_bits & 1 for entry in archive.infolist()):
+                raise FormatError(f"{address}: the archive is encrypted; write it without a password")
             entry = archive.getinfo(_choose(file.path, archive, member))
         if entry.compress_type != zipfile.ZIP_STORED:
             return open_npy(address, _InflatedMember(file.path, entry.filename))
         start = _start_of_contents(address, file, entry)
         return open_npy(address, file, start=start, size=entry.file_size)
+    except InputError:
+        raise
     except _DAMAGED as error:
         raise FormatError(f"{file.path}: damaged .npz archive: {error}; write it again") from None
 
@@ -66,8 +87,6 @@ def _archive(path: str) -> zipfile.ZipFile:
 
 
 def _start_of_contents(address: str, file: RegularFile, entry: zipfile.ZipInfo) -> int:
-    if entry.flag_bits & 1:
-        raise FormatError(f"{address}: the archive is encrypted; write it without a password")
     header = file.read(entry.header_offset, _LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or not header.startswith(MAGIC):
         raise FormatError(f"{address}: damaged .npz archive; write it again")

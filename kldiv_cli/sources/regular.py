@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
 
-__all__ = ["RegularFile", "check_regular"]
+__all__ = ["Identity", "RegularFile", "check_regular"]
 
 
 class Identity(NamedTuple):
@@ -107,7 +107,7 @@ class RegularFile:
                 try:
                     self._descriptor = self._new_descriptor()
                 except OSError as error:
-                    raise InputError(f"{self.path}: {error.strerror}") from None
+                    raise InputError(f"{self.path}: {error.strerror or error}") from None
             return self._descriptor
 
     def _new_descriptor(self) -> int:
