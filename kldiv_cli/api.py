@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.engine import MapWriter
 from kldiv_cli.errors import UsageError
-from kldiv_cli.evaluation import (
-    DEFAULT_RESOURCES,
-    Evaluation,
-    Resources,
-    evaluate_sources,
-    map_shape,
-)
+from kldiv_cli.evaluation import Evaluation, evaluate_sources
+from kldiv_cli.shapes import map_shape
 from kldiv_cli.sinks import MapSink, check_output, open_map
-from kldiv_cli.sources import ArraySource, Source, open_source
+from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
+from kldiv_cli.streaming import DEFAULT_RESOURCES, Resources
 
-__all__ = ["Inputs", "evaluate", "evaluate_to", "open_inputs"]
+__all__ = ["evaluate", "evaluate_to", "open_inputs"]
 
 ArrayOrPath = npt.ArrayLike | str | os.PathLike[str]
 OUTPUT_DTYPES = ("float16", "float32", "float64")
-
-
-class Inputs(NamedTuple):
-    """The sources of one computation."""
-
-    predictions: Source
-    targets: Source
-    weight: Source | None = None
-    pos_weight: Source | None = None
-
-    def all(self) -> tuple[Source, ...]:
-        sources = (self.predictions, self.targets, self.weight, self.pos_weight)
-        return tuple(source for source in sources if source is not None)
-
-    def close(self) -> None:
-        for source in self.all():
-            source.close()
 
 
 def evaluate(
@@ -156,18 +135,23 @@ def open_inputs(
     allow_external: bool = False,
 ) -> Inputs:
     """Open paths and addresses; arrays are taken as they are."""
+    with contextlib.ExitStack() as stack:
 
-    def opened(name: str, value: ArrayOrPath) -> Source:
-        if isinstance(value, (str, os.PathLike)):
-            return open_source(os.fspath(value), allow_external=allow_external)
-        return ArraySource(np.asarray(value), name)
+        def opened(name: str, value: ArrayOrPath) -> Source:
+            if not isinstance(value, (str, os.PathLike)):
+                return ArraySource(np.asanyarray(value), name)
+            source = open_source(os.fspath(value), allow_external=allow_external)
+            stack.callback(source.close)
+            return source
 
-    return Inputs(
-        predictions=opened("predictions", predictions),
-        targets=opened("targets", targets),
-        weight=None if weight is None else opened("weight", weight),
-        pos_weight=None if pos_weight is None else opened("pos_weight", pos_weight),
-    )
+        inputs = Inputs(
+            predictions=opened("predictions", predictions),
+            targets=opened("targets", targets),
+            weight=None if weight is None else opened("weight", weight),
+            pos_weight=None if pos_weight is None else opened("pos_weight", pos_weight),
+        )
+        stack.pop_all()
+    return inputs
 
 
 def evaluate_to(
@@ -182,24 +166,20 @@ def evaluate_to(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Evaluation, ...]:
     """Evaluate, with the per-element map going to `writers` and to the file `output`."""
-    sink = _open_output(spec, inputs, output, output_dtype, force)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(inputs.close)
+        sink = _open_output(spec, inputs, output, output_dtype, force)
+        if sink is not None:
+            stack.callback(sink.discard)
         evaluations = evaluate_sources(
             spec,
-            inputs.predictions,
-            inputs.targets,
-            weight=inputs.weight,
-            pos_weight=inputs.pos_weight,
+            inputs,
             writers=writers if sink is None else (*writers, sink),
             resources=resources,
             progress=progress,
         )
         if sink is not None:
             sink.commit()
-    finally:
-        if sink is not None:
-            sink.discard()
-        inputs.close()
     return evaluations
 
 
@@ -208,7 +188,7 @@ def _open_output(spec: Spec, inputs: Inputs, output: str | None, dtype: str, for
         raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
     if output is None:
         return None
-    shape = map_shape(spec, inputs.predictions, inputs.targets)
+    shape = map_shape(spec, inputs)
     files = [source.path for source in inputs.all() if source.path is not None]
     path, dataset = check_output(output, files, force=force)
     return open_map(path, dataset, shape, np.dtype(dtype))

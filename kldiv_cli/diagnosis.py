@@ -54,6 +54,8 @@ class Observations(NamedTuple):
     infinite_terms: Tally = Tally()
     nan_terms: Tally = Tally()
     clamped_terms: Tally = Tally()
+    labels_outside: Tally = Tally()
+    """Labels that are no class along the axis; their places are distributions."""
     predictions_outside: Tally = Tally()
     targets_outside: Tally = Tally()
     negative_distributions: Tally = Tally()

@@ -160,7 +160,7 @@ def binary_cross_entropy(
     log_p, log_1mp, loss = np.empty_like(p), np.empty_like(p), np.empty_like(p)
     with np.errstate(all="ignore"):
         np.log(p, out=log_p)
-        np.log1p(-p, out=log_1mp)
+        kernels.log1p(-p, log_1mp, np.empty_like(p))
         kernels.bce(log_p, log_1mp, y, loss)
         return _weighted(loss, weight)
 
@@ -209,7 +209,7 @@ def binary_cross_entropy_with_logits(
     positive = None if pos_weight is None else _broadcast("pos_weight", pos_weight, z.shape)
     loss, scratch = np.empty_like(z), np.empty_like(z)
     with np.errstate(all="ignore"):
-        kernels.bce_with_logits(z, y, positive, loss, scratch)
+        kernels.bce_with_logits(z, y, positive, loss, scratch, np.empty_like(z))
         if _limit(zero_policy):
             kernels.settle_bce_with_logits(z, y, positive, loss)
         return _weighted(loss, weight)

@@ -18,6 +18,7 @@ __all__ = [
     "ExactSum",
     "Reduction",
     "Scalars",
+    "check_reduction",
     "exact_sum",
     "legacy_reduction",
     "reduce_sum",

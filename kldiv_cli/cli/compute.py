@@ -10,11 +10,11 @@ from kldiv_cli.cli import options
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kldiv_cli.api import Inputs
     from kldiv_cli.evaluation import Evaluation
     from kldiv_cli.map_view import MapWindow
     from kldiv_cli.reductions import Reduction
     from kldiv_cli.report.console import Format
+    from kldiv_cli.sources import Inputs
     from kldiv_cli.spec import Spec
 
 __all__ = ["compute"]
@@ -65,9 +65,9 @@ def compute(
       kldiv compute heat.npy gauss.npy --reduction none --output map.npy
     """
     from kldiv_cli.api import evaluate_to, open_inputs
-    from kldiv_cli.evaluation import Resources
     from kldiv_cli.report.progress import progress_bar
     from kldiv_cli.spec import resolve_spec
+    from kldiv_cli.streaming import Resources
 
     spec = resolve_spec(
         losses=tuple(name.value for name in loss),
@@ -140,11 +140,11 @@ def _window(
         if full or map_slice is not None:
             raise UsageError("map_slice and full: choose what is shown of a map; add --reduction none")
         return None
-    from kldiv_cli.evaluation import map_shape
     from kldiv_cli.map_view import open_window
+    from kldiv_cli.shapes import map_shape
     from kldiv_cli.sources import resolve_selection
 
-    shape = map_shape(spec, inputs.predictions, inputs.targets)
+    shape = map_shape(spec, inputs)
     selection = None if map_slice is None else resolve_selection("map_slice", map_slice, shape)
     return open_window(shape, selection, full=full)
 

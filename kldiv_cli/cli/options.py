@@ -210,7 +210,7 @@ OutputDtype = Annotated[
     Literal["float16", "float32", "float64"] | None,
     typer.Option("--output-dtype", help="Dtype of the map written. Default: float64."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file, whole, if it exists.")]
 
 # How it runs
 

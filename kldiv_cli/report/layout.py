@@ -17,8 +17,10 @@ __all__ = [
     "ELLIPSIS",
     "Grid",
     "MapGrid",
+    "aligned",
     "heading",
     "inputs",
+    "largest",
     "map_grid",
     "number",
     "scalar_grid",
@@ -62,11 +64,28 @@ def heading(evaluations: Sequence[Evaluation]) -> str:
 
 def inputs(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, ...], ...]:
     """A row for each input: its role, address, shape and dtype, and what it was taken for."""
-    evaluation = evaluations[0]
-    return (
-        ("predictions", *_described(evaluation, evaluation.predictions)),
-        ("targets", *_described(evaluation, evaluation.targets)),
+    first = evaluations[0]
+    roles = ("predictions", "targets", "weight", "pos_weight")
+    sources = (first.predictions, first.targets, first.weight, first.pos_weight)
+    return tuple(
+        (role, *_described(first, source))
+        for role, source in zip(roles, sources, strict=True)
+        if source is not None
     )
+
+
+def aligned(rows: Sequence[tuple[str, ...]], words: Sequence[int]) -> str:
+    """Columns of equal width, those of words set left and all others right."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+
+    def line(row: tuple[str, ...]) -> str:
+        padded = (
+            cell.ljust(width) if k in words else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(line, rows))
 
 
 def scalar_grid(

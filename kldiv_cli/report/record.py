@@ -6,13 +6,12 @@ import math
 from dataclasses import asdict
 from typing import Any, Final
 
-from kldiv_cli.diagnosis import Finding
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["SCALARS", "SCHEMA", "direction", "evaluation_record", "map_record", "split_groups"]
+__all__ = ["SCALARS", "SCHEMA", "direction", "evaluation_record", "split_groups"]
 
 SCHEMA: Final = "kldiv/1"
 SCALARS: Final = ("sum", "mean", "batchmean", "distmean")
@@ -25,15 +24,22 @@ def direction(evaluation: Evaluation, predictions: str = "predictions", targets:
     return f"BCE({predictions}, {targets})"
 
 
-def evaluation_record(evaluation: Evaluation, reduction: Reduction | None = None) -> dict[str, Any]:
+def evaluation_record(
+    evaluation: Evaluation, reduction: Reduction | None = None, view: MapView | None = None
+) -> dict[str, Any]:
     """Every field of the result under its name, ready for JSON: no value is a bare nan or inf."""
-    chosen = SCALARS if reduction is None else tuple(name for name in SCALARS if name == reduction)
+    chosen = SCALARS if reduction in (None, "none") else (reduction,)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "loss": evaluation.loss,
         "direction": direction(evaluation),
         "predictions": evaluation.predictions._asdict(),
         "targets": evaluation.targets._asdict(),
+        **{
+            name: factor._asdict()
+            for name, factor in (("weight", evaluation.weight), ("pos_weight", evaluation.pos_weight))
+            if factor is not None
+        },
         "settings": _settings(evaluation),
         "shape": list(evaluation.shape),
         "axis": evaluation.axis,
@@ -47,7 +53,9 @@ def evaluation_record(evaluation: Evaluation, reduction: Reduction | None = None
             name: {"count": group.count, "mean": group.mean}
             for name, group in split_groups(evaluation.by_target)
         }
-    record["findings"] = [_finding(finding) for finding in evaluation.findings]
+    record["findings"] = [asdict(finding) for finding in evaluation.findings]
+    if view is not None:
+        record["map"] = _map(view)
     return _without_nonfinite(record)
 
 
@@ -55,18 +63,6 @@ def split_groups(split: TargetSplit) -> list[tuple[str, Any]]:
     """The groups by name; the one for targets outside [0, 1] only where there are any."""
     groups = [("one", split.one), ("zero", split.zero), ("between", split.between)]
     return [*groups, ("outside", split.outside)] if split.outside.count else groups
-
-
-def map_record(view: MapView) -> dict[str, Any]:
-    """A map or the part of it that is shown."""
-    record = {
-        "shape": list(view.shape),
-        "cut": view.cut,
-        "indices": [list(indices) for indices in view.indices],
-        "values": view.values.tolist(),
-    }
-    record["values"] = _json_values(record["values"])
-    return record
 
 
 def _settings(evaluation: Evaluation) -> dict[str, Any]:
@@ -79,11 +75,13 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    record = asdict(finding)
-    if isinstance(record["value"], float) and not math.isfinite(record["value"]):
-        record["value"] = str(record["value"])
-    return record
+def _map(view: MapView) -> dict[str, Any]:
+    return {
+        "shape": list(view.shape),
+        "cut": view.cut,
+        "indices": [list(indices) for indices in view.indices],
+        "values": view.values.tolist(),
+    }
 
 
 def _without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +91,8 @@ def _without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
     def cleaned(value: Any, path: str) -> Any:
         if isinstance(value, dict):
             return {key: cleaned(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+        if isinstance(value, list):
+            return [cleaned(item, f"{path}.{position}") for position, item in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
             odd[path] = str(value)
             return None
@@ -100,10 +100,3 @@ def _without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
 
     clean: dict[str, Any] = cleaned(record, "")
     return {**clean, "nonfinite": odd} if odd else clean
-
-
-def _json_values(values: Any) -> Any:
-    """Nested lists with nan and inf as the strings they read back from."""
-    if isinstance(values, list):
-        return [_json_values(value) for value in values]
-    return values if math.isfinite(values) else str(values)

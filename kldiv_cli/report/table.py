@@ -20,6 +20,7 @@ from kldiv_cli.report.layout import (
     ELLIPSIS,
     Grid,
     MapGrid,
+    aligned,
     heading,
     inputs,
     largest,
@@ -49,7 +50,10 @@ def render_table(
     """Tables as wide as the terminal, or as they need to be where there is none."""
     console = console_for(sys.stdout)
     digits = DIGITS if precision is None else precision
-    parts: list[RenderableType] = [Text(heading(evaluations), style="bold"), _inputs(evaluations)]
+    parts: list[RenderableType] = [
+        Text(heading(evaluations), style="bold"),
+        Text(aligned(inputs(evaluations), range(5)), overflow="fold"),
+    ]
     if view is not None:
         parts.append(_map(console, view, MAP_DIGITS if precision is None else precision))
     else:
@@ -62,23 +66,11 @@ def render_table(
     return captured.get()
 
 
-def _inputs(evaluations: Sequence[Evaluation]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column()
-    for row in inputs(evaluations):
-        table.add_row(*map(Text, row))
-    return table
-
-
 def _table(grid: Grid) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for k, name in enumerate(grid.columns):
         justify: JustifyMethod = "left" if k in grid.words else "right"
-        table.add_column(Text(name), justify=justify, overflow="fold")
+        table.add_column(Text(name), justify=justify, no_wrap=justify == "right", overflow="fold")
     for row in grid.rows:
         table.add_row(*map(Text, row))
     return table

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.map_view import MapView
@@ -16,6 +15,7 @@ from kldiv_cli.report.layout import (
     ELLIPSIS,
     Grid,
     MapGrid,
+    aligned,
     heading,
     inputs,
     map_grid,
@@ -23,7 +23,8 @@ from kldiv_cli.report.layout import (
     scalar_grid,
     split_grid,
 )
-from kldiv_cli.report.record import SCALARS, evaluation_record, map_record
+from kldiv_cli.report.record import SCALARS, evaluation_record
+from kldiv_cli.streams import printable
 
 __all__ = ["render_csv", "render_json", "render_jsonl", "render_md", "render_plain"]
 
@@ -35,9 +36,9 @@ def render_plain(
     precision: int | None,
 ) -> str:
     """Aligned columns, nothing truncated."""
-    parts = [heading(evaluations), _aligned(inputs(evaluations), range(5))]
+    parts = [heading(evaluations), aligned(inputs(evaluations), range(5))]
     grids = _grids(evaluations, reduction, view, precision)
-    parts += ["\n" + _aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
+    parts += ["\n" + aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
     return "\n".join(parts) + "\n"
 
 
@@ -48,24 +49,21 @@ def render_md(
     precision: int | None,
 ) -> str:
     """Markdown tables, for a pull request or a report."""
-    described = [" ".join(row[1:]) for row in inputs(evaluations)]
-    parts = [
-        f"**{_md(heading(evaluations))}**",
-        f"- predictions: {_md(described[0])}\n- targets: {_md(described[1])}",
-    ]
+    described = (f"- {role}: {_md(' '.join(rest))}" for role, *rest in inputs(evaluations))
+    parts = [f"**{_md(heading(evaluations))}**", "\n".join(described)]
     parts += [_md_table(grid) for grid in _grids(evaluations, reduction, view, precision)]
     return "\n\n".join(parts) + "\n"
 
 
 def render_json(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record; a list of them where several losses were asked for."""
-    records = [_record(evaluation, reduction, view) for evaluation in evaluations]
+    records = [evaluation_record(evaluation, reduction, view) for evaluation in evaluations]
     return json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n"
 
 
 def render_jsonl(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record a line, one line a loss."""
-    records = (_record(evaluation, reduction, view) for evaluation in evaluations)
+    records = (evaluation_record(evaluation, reduction, view) for evaluation in evaluations)
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
@@ -82,35 +80,38 @@ def render_csv(
         writer.writerow([*(f"dim {d}" for d in range(len(view.shape))), "value"])
         writer.writerows((*index, number(value, precision)) for index, value in _elements(view))
         return text.getvalue()
-    names = SCALARS if reduction is None else (reduction,)
-    writer.writerow(
-        [
-            "loss",
-            "predictions",
-            "targets",
-            "shape",
-            "axis",
-            "elements",
-            "distributions",
-            "batch",
-            *names,
-        ]
-    )
-    for evaluation in evaluations:
-        scalars = evaluation.scalars
-        values = (getattr(evaluation, name) for name in names)
-        writer.writerow([
-            evaluation.loss,
-            evaluation.predictions.address,
-            evaluation.targets.address,
-            "x".join(map(str, evaluation.shape)),
-            evaluation.axis,
-            scalars.elements,
-            scalars.distributions,
-            scalars.batch,
-            *("" if value is None else number(value, precision) for value in values),
-        ])  # fmt: skip
+    rows = [_csv_row(evaluation, reduction, precision) for evaluation in evaluations]
+    writer.writerow(rows[0])
+    writer.writerows(row.values() for row in rows)
     return text.getvalue()
+
+
+def _csv_row(
+    evaluation: Evaluation, reduction: Reduction | None, precision: int | None
+) -> dict[str, str | int]:
+    """The record of a loss, flat; a reduction that a loss does not have is an empty cell."""
+    scalars = evaluation.scalars
+    row: dict[str, str | int] = {
+        "loss": evaluation.loss,
+        "predictions": printable(evaluation.predictions.address),
+        "targets": printable(evaluation.targets.address),
+        "shape": "x".join(map(str, evaluation.shape)),
+        "axis": evaluation.axis,
+        "elements": scalars.elements,
+        "distributions": scalars.distributions,
+        "batch": scalars.batch,
+    }
+    for name in SCALARS if reduction is None else (reduction,):
+        row[name] = _csv_number(getattr(evaluation, name), precision)
+    if evaluation.by_target is not None:
+        for name, group in evaluation.by_target._asdict().items():
+            row[f"by_target.{name}.count"] = group.count
+            row[f"by_target.{name}.mean"] = _csv_number(group.mean, precision)
+    return row
+
+
+def _csv_number(value: float | None, precision: int | None) -> str:
+    return "" if value is None else number(value, precision)
 
 
 def _grids(
@@ -142,25 +143,6 @@ def _as_grid(grid: MapGrid, precision: int | None) -> Grid:
 
 def _elements(view: MapView) -> Iterator[tuple[tuple[int, ...], float]]:
     return zip(itertools.product(*view.indices), view.values.ravel().tolist(), strict=True)
-
-
-def _record(evaluation: Evaluation, reduction: Reduction | None, view: MapView | None) -> dict[str, Any]:
-    record = evaluation_record(evaluation, reduction if reduction != "none" else None)
-    return record if view is None else {**record, "map": map_record(view)}
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], words: Sequence[int]) -> str:
-    """Columns of equal width, those of words set left and all others right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-
-    def line(row: tuple[str, ...]) -> str:
-        padded = (
-            cell.ljust(width) if k in words else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
-
-    return "\n".join(map(line, rows))
 
 
 def _md_table(grid: Grid) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ __all__ = [
     "ArraySource",
     "Block",
     "BroadcastSource",
+    "Inputs",
     "SliceSource",
     "Source",
     "check_dtype",
@@ -64,6 +65,8 @@ class ArraySource(Source):
     """An array in memory."""
 
     def __init__(self, array: AnyArray, address: str = "array") -> None:
+        if isinstance(array, np.ma.MaskedArray):
+            raise FormatError(f"{address}: a masked array, whose mask would be lost; fill or select it first")
         check_dtype(address, array.dtype)
         self.array, self.address = array, address
         self.shape, self.dtype = array.shape, array.dtype
@@ -72,6 +75,27 @@ class ArraySource(Source):
 
     def read(self, block: Block, buffer: Buffer) -> AnyArray:
         return self.array[block]
+
+
+class Inputs(NamedTuple):
+    """The sources of one computation."""
+
+    predictions: Source
+    targets: Source
+    weight: Source | None = None
+    pos_weight: Source | None = None
+
+    def all(self) -> tuple[Source, ...]:
+        return tuple(source for source in self if source is not None)
+
+    def verify(self) -> None:
+        """Raise `InputChanged` if a file is no longer the one that was opened."""
+        for source in self.all():
+            source.verify()
+
+    def close(self) -> None:
+        for source in self.all():
+            source.close()
 
 
 class _View(Source):

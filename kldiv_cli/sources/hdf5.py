@@ -69,6 +69,7 @@ class Hdf5Source(Source):
             file.verify()
 
     def close(self) -> None:
+        self.file.close()
         with self._lock:
             if self._opened is not None:
                 self._opened.file.close()

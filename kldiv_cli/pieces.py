@@ -1,0 +1,201 @@
+"""Rows of stored values to pieces of float64 that the losses are taken of, normalised on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli import kernels
+from kldiv_cli.buffers import Workspace
+from kldiv_cli.kernels import SEGMENT
+from kldiv_cli.sources.base import AnyArray
+from kldiv_cli.spec import Spec
+
+__all__ = ["PIECE", "Norm", "Norms", "Partition", "Piece", "PieceReader", "Rows"]
+
+Array = npt.NDArray[np.float64]
+
+PIECE: Final = 16 * SEGMENT
+"""Elements worked on at once: small enough for the cache, large enough that threads seldom wait
+for the interpreter between two NumPy calls."""
+
+
+class Norm(NamedTuple):
+    """What normalises each row: its maximum and the logarithm of its sum of exponentials."""
+
+    peak: Array
+    log_sum: Array
+
+    def rows(self, part: slice) -> Norm:
+        return Norm(self.peak[part], self.log_sum[part])
+
+
+class Partition(NamedTuple):
+    """Maxima and sums of exponentials by row and segment, before they are merged."""
+
+    peaks: Array
+    sums: Array
+
+
+class Norms(NamedTuple):
+    """Of the predictions and of the targets; None for what is not normalised here."""
+
+    predictions: Norm | None = None
+    targets: Norm | None = None
+
+    def rows(self, part: slice) -> Norms:
+        return Norms(*(norm and norm.rows(part) for norm in self))
+
+
+class Rows(NamedTuple):
+    """One block of every input, with the axis last and all other dimensions in one."""
+
+    start: int
+    """Where along the axis they begin."""
+    predictions: AnyArray
+    targets: AnyArray
+    """Of labels, one a row."""
+    weight: AnyArray | None
+    pos_weight: AnyArray | None
+
+
+class Piece:
+    """A few rows by at most one segment, as float64; which of the arrays there are the spec decides."""
+
+    log_targets: Array | None = None
+    log_p: Array | None = None
+    p: Array | None = None
+    logits: Array | None = None
+    weight: Array | None = None
+    pos_weight: Array | None = None
+
+    def __init__(self, rows: slice, columns: slice, y: Array) -> None:
+        self.rows, self.columns = rows, columns
+        self.y = y
+        """Target probabilities."""
+
+
+class PieceReader:
+    """Cuts rows into pieces; a piece is valid until the next one is taken."""
+
+    def __init__(self, spec: Spec, workspace: Workspace) -> None:
+        self.spec = spec
+        self._workspace = workspace
+
+    def pieces(self, rows: Rows, norms: Norms) -> Iterator[Piece]:
+        count, length = rows.predictions.shape
+        height = max(1, PIECE // min(length, SEGMENT))
+        for top in range(0, count, height):
+            part = slice(top, min(top + height, count))
+            part_norms = self._norms(rows, part, norms)
+            for left in range(0, length, SEGMENT):
+                yield self._piece(rows, part, slice(left, min(left + SEGMENT, length)), part_norms)
+
+    def _norms(self, rows: Rows, part: slice, norms: Norms) -> Norms:
+        """What normalises these rows; None where one segment is the whole distribution."""
+        if norms != Norms():
+            return norms.rows(part)
+        if rows.predictions.shape[1] <= SEGMENT:
+            return norms
+        return Norms(
+            self._norm(rows.predictions[part]) if self.spec.log_softmax else None,
+            self._norm(rows.targets[part]) if self.spec.targets_softmax else None,
+        )
+
+    def _norm(self, values: AnyArray) -> Norm:
+        return Norm(*kernels.merge_partition(*self.partition(values)))
+
+    def partition(self, values: AnyArray) -> Partition:
+        rows, length = values.shape
+        height = max(1, PIECE // SEGMENT)
+        segments = -(-length // SEGMENT)
+        partition = Partition(np.empty((rows, segments)), np.empty((rows, segments)))
+        for top in range(0, rows, height):
+            for k in range(segments):
+                part = (slice(top, top + height), slice(k * SEGMENT, (k + 1) * SEGMENT))
+                z = self._logits("partition", values[part])
+                scratch = self._floats("scratch", z.shape)
+                partition.peaks[part[0], k], partition.sums[part[0], k] = kernels.partition(z, scratch)
+        return partition
+
+    def _piece(self, rows: Rows, part: slice, columns: slice, norms: Norms) -> Piece:
+        piece = self._with_targets(rows, part, columns, norms.targets)
+        self._add_predictions(piece, rows.predictions[part, columns], norms.predictions)
+        if rows.weight is not None:
+            piece.weight = self._load("weight", rows.weight[part, columns])
+        if rows.pos_weight is not None:
+            piece.pos_weight = self._load("pos_weight", rows.pos_weight[part, columns])
+        return piece
+
+    def _with_targets(self, rows: Rows, part: slice, columns: slice, norm: Norm | None) -> Piece:
+        match self.spec.targets_are:
+            case "probs":
+                return Piece(part, columns, self._load("y", rows.targets[part, columns]))
+            case "labels":
+                return Piece(part, columns, self._one_hot(rows, part, columns))
+            case "log-probs":
+                log_targets = self._load("log_targets", rows.targets[part, columns])
+            case "logits" if self.spec.targets_softmax:
+                log_targets = self._logits("log_targets", rows.targets[part, columns])
+                self._normalize(log_targets, norm)
+            case "logits":
+                z = self._logits("log_targets", rows.targets[part, columns])
+                return Piece(part, columns, self._sigmoid(z))
+        y = np.exp(log_targets, out=self._floats("y", log_targets.shape))
+        piece = Piece(part, columns, y)
+        piece.log_targets = log_targets
+        return piece
+
+    def _add_predictions(self, piece: Piece, values: AnyArray, norm: Norm | None) -> None:
+        if self.spec.log_softmax:
+            piece.log_p = self._logits("predictions", values)
+            self._normalize(piece.log_p, norm)
+        elif self.spec.predictions_are == "logits":
+            piece.logits = self._logits("predictions", values)
+        elif self.spec.predictions_are == "log-probs":
+            piece.log_p = self._load("predictions", values)
+        else:
+            piece.p = self._load("predictions", values)
+            piece.log_p = np.log(piece.p, out=self._floats("log_p", values.shape))
+
+    def _one_hot(self, rows: Rows, part: slice, columns: slice) -> Array:
+        labels = rows.targets[part]
+        y = self._floats("y", (len(labels), columns.stop - columns.start))
+        y.fill(0.0)
+        column = labels.astype(np.intp) - columns.start - rows.start
+        here = (column >= 0) & (column < y.shape[1])
+        y[np.flatnonzero(here), column[here]] = 1.0
+        return y
+
+    def _logits(self, name: str, values: AnyArray) -> Array:
+        z = self._load(name, values)
+        if self.spec.temperature is not None:
+            np.divide(z, self.spec.temperature, out=z)
+        return z
+
+    def _normalize(self, z: Array, norm: Norm | None) -> None:
+        """Logits to log-probabilities, in place; without `norm` each row is a whole distribution."""
+        if norm is None:
+            _, sums = kernels.partition(z, self._floats("scratch", z.shape))
+            log_sum = np.log(sums)
+        else:
+            np.subtract(z, norm.peak[:, None], out=z)
+            log_sum = norm.log_sum
+        np.subtract(z, log_sum[:, None], out=z)
+
+    def _sigmoid(self, z: Array) -> Array:
+        y = self._floats("y", z.shape)
+        np.exp(-z, out=y)
+        y += 1.0
+        return np.reciprocal(y, out=y)
+
+    def _load(self, name: str, values: AnyArray) -> Array:
+        loaded = self._floats(name, values.shape)
+        np.copyto(loaded, values, casting="unsafe")
+        return loaded
+
+    def _floats(self, name: str, shape: tuple[int, ...]) -> Array:
+        return self._workspace.floats(name, shape)

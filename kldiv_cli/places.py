@@ -1,0 +1,99 @@
+"""Where in the whole array the elements of a block are: what tallies are told by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block, block_shape
+from kldiv_cli.diagnosis import Tally
+
+__all__ = ["Places"]
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+
+class Places(NamedTuple):
+    """A piece of a block: the block's rows from `top` on, columns from `left` on."""
+
+    shape: tuple[int, ...]
+    axis: int
+    block: Block
+    top: int = 0
+    left: int = 0
+
+    def tally(self, mask: Mask, values: Array, rows: Indices | None = None) -> Tally:
+        """Count a mask over the piece, or over some of its rows, and find its first element."""
+        row, column = np.nonzero(mask)
+        if row.size == 0:
+            return Tally()
+        found = values[row, column]
+        flat = self._flat(row if rows is None else rows[row], column)
+        first = int(flat.argmin())
+        return Tally(row.size, int(flat[first]), float(found[first]))
+
+    def nonfinite(self, values: Array, rows: Indices | None = None) -> dict[str, Tally]:
+        return {
+            "infinite_terms": self.tally(np.isinf(values), values, rows),
+            "nan_terms": self.tally(np.isnan(values), values, rows),
+        }
+
+    def outside(self, values: Array) -> Tally:
+        """Count values outside [0, 1]; nan is outside."""
+        if values.min() >= 0 and values.max() <= 1:
+            return Tally()
+        return self.tally(~((values >= 0) & (values <= 1)), values)
+
+    def above_zero(self, values: Array) -> Tally:
+        """Count log-probabilities above 0; nan counts."""
+        if values.max() <= 0:
+            return Tally()
+        return self.tally(~(values <= 0), values)
+
+    def first_distribution(self, rows: Indices, values: Array) -> Tally:
+        """Count distributions, by their rows in the block, and find the first of them."""
+        if rows.size == 0:
+            return Tally()
+        flat = self._flat_distributions(rows)
+        first = int(flat.argmin())
+        return Tally(rows.size, int(flat[first]), float(values[rows[first]]))
+
+    def least_distribution(self, rows: Indices, values: Array) -> Tally:
+        """Count distributions, and find the one of the smallest value, of equal ones the first."""
+        if rows.size == 0:
+            return Tally()
+        least = values[rows].min()
+        worst = self.first_distribution(rows[values[rows] == least], values)
+        return Tally(rows.size, worst.place, worst.value)
+
+    def _flat(self, row: Indices, column: Indices) -> Indices:
+        if not self.shape:
+            return np.zeros(row.size, np.intp)
+        others = self._others(row + self.top)
+        along = column + self.left + self.block[self.axis].start
+        index = (*others[: self.axis], along, *others[self.axis :])
+        return np.asarray(np.ravel_multi_index(index, self.shape))
+
+    def _flat_distributions(self, row: Indices) -> Indices:
+        lengths = _without(self.shape, self.axis)
+        if not lengths:
+            return np.zeros(row.size, np.intp)
+        return np.asarray(np.ravel_multi_index(self._others(row), lengths))
+
+    def _others(self, row: Indices) -> tuple[Indices, ...]:
+        """The indices of rows of the block in all dimensions but the axis."""
+        lengths = _without(block_shape(self.block), self.axis)
+        if not lengths:
+            return ()
+        starts = [piece.start for piece in _without(self.block, self.axis)]
+        index = np.unravel_index(row, lengths)
+        return tuple(np.asarray(i) + start for i, start in zip(index, starts, strict=True))
+
+
+def _without(items: tuple[T, ...], axis: int) -> tuple[T, ...]:
+    return items[:axis] + items[axis + 1 :]

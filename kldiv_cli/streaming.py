@@ -1,0 +1,185 @@
+"""All blocks of a job, on all workers, merged: whole distributions a block, or windows of huge ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from kldiv_cli import execution
+from kldiv_cli.blocks import Block, Layout, axis_windows, cut, fits_whole
+from kldiv_cli.engine import BlockWorker, Job, LossPartial, WindowResult, finish
+from kldiv_cli.errors import UsageError
+from kldiv_cli.kernels import SEGMENT, merge_partition
+from kldiv_cli.pieces import PIECE, Norm, Norms, Partition
+from kldiv_cli.target_split import TargetSplit
+
+__all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Progress", "Resources", "stream"]
+
+DEFAULT_MEMORY: Final = 48 << 20
+_LARGEST_BLOCK: Final = 1 << 20
+_SMALLEST_BLOCK: Final = 16 * SEGMENT
+_MOST_WORKERS: Final = 32
+
+Progress = Callable[[int], None]
+
+
+class Resources(NamedTuple):
+    """What a computation may use; none of it changes a bit of the result."""
+
+    workers: int | None = None
+    """Threads; by default one a processor."""
+    memory: int | None = None
+    """Bytes for blocks and buffers in all."""
+
+
+DEFAULT_RESOURCES: Final = Resources()
+
+
+def stream(job: Job, resources: Resources, progress: Progress) -> tuple[LossPartial, ...]:
+    """Evaluate every block of a job and merge what they come to, one for each loss.
+
+    `progress` is told how many elements were done since it was last called.
+
+    Raises
+    ------
+    UsageError
+        The resources are not enough for one block.
+    KldivError
+        Whatever reading an input or writing a map raises.
+    """
+    layout = _layout(job)
+    budget, workers = _budget(job, resources)
+    if fits_whole(layout, budget):
+        return _run_blocks(job, layout, budget, workers, progress)
+    return _run_windows(job, layout, budget, workers, progress)
+
+
+def _layout(job: Job) -> Layout:
+    lead, targets = job.inputs.predictions, job.inputs.targets
+    uncut = None if job.spec.elementwise or not job.shape else job.axis
+    chunks = lead.chunks if lead.chunks and len(lead.chunks) == len(job.shape) else None
+    if chunks is None and targets.chunks and len(targets.chunks) == len(job.shape):
+        chunks = targets.chunks
+    return Layout(shape=job.shape, axis=uncut, fortran_order=lead.fortran_order, chunks=chunks)
+
+
+def _budget(job: Job, resources: Resources) -> tuple[int, int]:
+    """Elements a block, and workers: as many as the memory allows."""
+    memory = DEFAULT_MEMORY if resources.memory is None else resources.memory
+    per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(job.writers)
+    overhead = 12 * 8 * PIECE
+    least = overhead + per_element * _SMALLEST_BLOCK
+    if memory < least:
+        raise UsageError(f"memory {memory} bytes: expected at least {least} for these arrays")
+    workers = resources.workers or min(execution.available_workers(), _MOST_WORKERS)
+    if resources.workers is not None and resources.workers < 1:
+        raise UsageError(f"workers {resources.workers}: expected 1 or more")
+    workers = min(workers, memory // least)
+    share = (memory // workers - overhead) // per_element
+    even = -(-math.prod(job.shape) // (4 * workers))
+    budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))
+    return budget, max(1, min(workers, math.prod(job.shape) // _SMALLEST_BLOCK))
+
+
+def _run_blocks(
+    job: Job, layout: Layout, budget: int, workers: int, progress: Progress
+) -> tuple[LossPartial, ...]:
+    def make_worker() -> Callable[[Block], tuple[Block, tuple[LossPartial, ...]]]:
+        worker = BlockWorker(job)
+        return lambda block: (block, worker.evaluate(block))
+
+    totals = _nothing(job)
+    for block, of_block in execution.run(cut(layout, budget), make_worker, workers):
+        totals = _merge(totals, of_block)
+        progress(_size(block))
+    return totals
+
+
+def _run_windows(
+    job: Job, layout: Layout, budget: int, workers: int, progress: Progress
+) -> tuple[LossPartial, ...]:
+    """Read a few distributions at a time in windows along the axis, twice where they are normalised."""
+    totals = _nothing(job)
+    for block in cut(layout, budget):
+        windows = list(axis_windows(block, job.axis, budget))
+        norms = _norms(job, windows, workers)
+        results = _in_order(windows, partial(_window_worker, job, norms), workers, progress)
+        totals = _merge(totals, finish(job, block, _joined(results)))
+    return totals
+
+
+def _window_worker(job: Job, norms: Norms) -> Callable[[Block], WindowResult]:
+    worker = BlockWorker(job)
+    return lambda window: worker.evaluate_window(window, norms)
+
+
+def _norms(job: Job, windows: list[Block], workers: int) -> Norms:
+    if not (job.spec.log_softmax or job.spec.targets_softmax):
+        return Norms()
+    partitions = _in_order(windows, lambda: BlockWorker(job).partition, workers)
+    return Norms(*(_norm([of_window[k] for of_window in partitions]) for k in range(2)))
+
+
+def _norm(partitions: list[Partition | None]) -> Norm | None:
+    known = [partition for partition in partitions if partition is not None]
+    if not known:
+        return None
+    with np.errstate(all="ignore"):
+        peaks, sums = (np.concatenate(parts, axis=1) for parts in zip(*known, strict=True))
+        return Norm(*merge_partition(peaks, sums))
+
+
+def _in_order(
+    windows: list[Block],
+    make_worker: Callable[[], Callable[[Block], Any]],
+    workers: int,
+    progress: Progress | None = None,
+) -> list[Any]:
+    """The results of all windows, in their order."""
+
+    def make_indexed() -> Callable[[tuple[int, Block]], tuple[int, Any]]:
+        work = make_worker()
+        return lambda task: (task[0], work(task[1]))
+
+    results: list[Any] = [None] * len(windows)
+    for position, result in execution.run(enumerate(windows), make_indexed, workers):
+        results[position] = result
+        if progress is not None:
+            progress(_size(windows[position]))
+    return results
+
+
+def _joined(results: Iterable[WindowResult]) -> WindowResult:
+    """The windows of one block as if they had been one."""
+    partials, sums = zip(*results, strict=True)
+    return WindowResult(
+        tuple(_fold(of_loss) for of_loss in zip(*partials, strict=True)),
+        tuple(
+            None if of_loss[0] is None else np.concatenate(of_loss, axis=1)
+            for of_loss in zip(*sums, strict=True)
+        ),
+    )
+
+
+def _fold(partials: Iterable[LossPartial]) -> LossPartial:
+    total = LossPartial()
+    for part in partials:
+        total = total.merge(part)
+    return total
+
+
+def _nothing(job: Job) -> tuple[LossPartial, ...]:
+    split = TargetSplit() if job.spec.by_target else None
+    return tuple(LossPartial(split=split) for _ in job.spec.losses)
+
+
+def _merge(totals: tuple[LossPartial, ...], partials: tuple[LossPartial, ...]) -> tuple[LossPartial, ...]:
+    return tuple(a.merge(b) for a, b in zip(totals, partials, strict=True))
+
+
+def _size(block: Block) -> int:
+    return math.prod(piece.stop - piece.start for piece in block)
