@@ -124,7 +124,7 @@ def find_reduction(
             severity="note",
             message=(
                 f"{reduction} divides by {divided}, as in PyTorch; the mean KL divergence of the "
-                f"{scalars.distributions} distributions is --reduction distmean"
+                f"{_counted(scalars.distributions, 'distribution')} is --reduction distmean"
             ),
             option="--reduction distmean",
         ),
@@ -161,7 +161,7 @@ def _told(
         return None
     place = unravel(tally.place, shape)
     text = message.format(
-        terms=f"{tally.count} term{'s' * (tally.count != 1)}",
+        terms=_counted(tally.count, "term"),
         place=list(place or ()),
         value=tally.value,
     )
@@ -221,8 +221,9 @@ def _negative(tally: Tally, shape: tuple[int, ...], axis: int, itemsize: int) ->
         if severity == "note"
         else "predictions or targets are not normalised"
     )
-    message = (
-        f"KL below 0 in {tally.count} distribution{'s' * (tally.count != 1)}, "
-        f"least {{value}} at {{place}}: {cause}"
-    )
+    message = f"KL below 0 in {_counted(tally.count, 'distribution')}, least {{value}} at {{place}}: {cause}"
     return _told("negative-kl", severity, tally, shape[:axis] + shape[axis + 1 :], message)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -145,7 +145,7 @@ def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
         classes, where = job.shape[job.axis], job.shape[: job.axis] + job.shape[job.axis + 1 :]
         raise DomainError(
             f"{job.inputs.targets.address}: {labels.count} of {math.prod(where)} labels outside 0 to "
-            f"{classes - 1}, first {labels.value:.0f} at index {unravel(labels.place, where)}; "
+            f"{classes - 1}, first {labels.value} at index {unravel(labels.place, where)}; "
             f"expected the classes along axis {job.axis}"
         )
     if loss == "bce" and not job.spec.bce_with_logits:

@@ -61,7 +61,7 @@ class Places(NamedTuple):
             return Tally()
         flat = self._flat_distributions(rows)
         first = int(flat.argmin())
-        return Tally(rows.size, int(flat[first]), float(values[rows[first]]))
+        return Tally(rows.size, int(flat[first]), values[rows[first]].item())
 
     def least_distribution(self, rows: Indices, values: Array) -> Tally:
         """Count distributions, and find the one of the smallest value, of equal ones the first."""

@@ -326,9 +326,9 @@ def test_an_axis_out_of_range_is_named(
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (np.array([0, 1, 2, 3, 4, 0]), "label 4 at index (4,), expected 0 to 3"),
-        (np.array([0, -1, 2, 3, 0, 0]), "label -1 at index (1,), expected 0 to 3"),
-        (np.array([0, 1, 2, 3, 2**64 - 1, 0], "u8"), "label 18446744073709551615 at index (4,)"),
+        (np.array([0, 1, 2, 3, 4, 0]), "1 of 6 labels outside 0 to 3, first 4 at index (4,)"),
+        (np.array([0, -1, 2, 3, 0, 0]), "1 of 6 labels outside 0 to 3, first -1 at index (1,)"),
+        (np.array([0, 1, 2, 3, 2**64 - 1, 0], "u8"), "first 18446744073709551615 at index (4,)"),
         (np.zeros(6), "float64, expected integer labels"),
         (np.zeros(6, "?"), "bool, expected integer labels"),
         (np.zeros(5, "i8"), "(5,): expected (6,)"),

@@ -1098,7 +1098,7 @@ def test_a_label_that_is_no_class_is_refused_with_its_place(label: int, axis: in
     labels = np.ones((5, 7), "i1")
     labels[3, 2] = label
     predictions = np.log(np.full(shape, 1 / 3))
-    with pytest.raises(DomainError, match=rf"label {label} at index \(3, 2\), expected 0 to 2"):
+    with pytest.raises(DomainError, match=rf"1 of 35 labels outside 0 to 2, first {label} at index \(3, 2\)"):
         run(
             {"axis": axis, "targets_are": "labels"},
             {"predictions": predictions, "targets": labels},
