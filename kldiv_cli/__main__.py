@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
 
-from kldiv_cli.errors import KldivError
-from kldiv_cli.streams import ClosedPipe, Stdout, abandon_stdout, printable, say
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 __all__ = ["main"]
 
@@ -27,16 +25,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        return _version() if arguments == ["--version"] else _guarded(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Terminated:
+        return 143
+
+
+def _version() -> int:
+    """Print the version; nothing but this package is imported for it."""
+    from kldiv_cli import __version__
+
+    try:
+        print(f"kldiv {__version__}", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _guarded(arguments: Sequence[str]) -> int:
+    """Run, and turn what goes wrong into an exit code and a line on stderr."""
+    from kldiv_cli.errors import KldivError
+    from kldiv_cli.streams import ClosedPipe, abandon_stdout, say
+
+    try:
         _prepare()
         return _run(arguments)
     except KldivError as error:
         return _fail(str(error), arguments)
     except MemoryError:
         return _fail("out of memory; give --memory a smaller SIZE, or --workers 1", arguments)
-    except KeyboardInterrupt:
-        return 130
-    except Terminated:
-        return 143
     except ClosedPipe:
         abandon_stdout()
         return 141
@@ -50,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare() -> None:
     """Settle what must be so before anything large is imported."""
+    import gc
+    import signal
+
+    from kldiv_cli.streams import Stdout
+
     signal.signal(signal.SIGTERM, _terminate)
     # Imports make no garbage, yet a tenth of their time goes into looking for it.
     gc.set_threshold(100_000)
@@ -60,18 +84,12 @@ def _prepare() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if arguments == ["--version"]:
-        from kldiv_cli import __version__
-
-        print(f"kldiv {__version__}", flush=True)
-        return 0
-
     import typer
 
-    from kldiv_cli.cli.app import app
+    from kldiv_cli.cli.app import make_app
 
     try:
-        command = typer.main.get_command(app)
+        command = typer.main.get_command(make_app(arguments))
         code = command.main(list(arguments), prog_name="kldiv", standalone_mode=False)
     except typer.Abort:
         return 130
@@ -82,6 +100,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _refuse(message: str, arguments: Sequence[str]) -> int:
     """Say what Typer says of the arguments: of none at all, the whole help."""
+    from kldiv_cli.streams import say
+
     if message.startswith("Usage:"):
         say(message)
         return 2
@@ -90,6 +110,8 @@ def _refuse(message: str, arguments: Sequence[str]) -> int:
 
 def _fail(message: str, arguments: Sequence[str]) -> int:
     """Say what was wrong on one line."""
+    from kldiv_cli.streams import abandon_stdout, printable, say
+
     if "--debug" in arguments:
         import traceback
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,14 @@ import numpy.typing as npt
 from kldiv_cli.engine import MapWriter
 from kldiv_cli.errors import UsageError
 from kldiv_cli.evaluation import Evaluation, evaluate_sources
-from kldiv_cli.shapes import map_shape
-from kldiv_cli.sinks import MapSink, check_output, open_map
 from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
 from kldiv_cli.streaming import DEFAULT_RESOURCES, Resources
 
 __all__ = ["evaluate", "evaluate_to", "open_inputs"]
+
+if TYPE_CHECKING:
+    from kldiv_cli.sinks import MapSink
 
 ArrayOrPath = npt.ArrayLike | str | os.PathLike[str]
 OUTPUT_DTYPES = ("float16", "float32", "float64")
@@ -188,6 +190,9 @@ def _open_output(spec: Spec, inputs: Inputs, output: str | None, dtype: str, for
         raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
     if output is None:
         return None
+    from kldiv_cli.shapes import map_shape
+    from kldiv_cli.sinks import check_output, open_map
+
     shape = map_shape(spec, inputs)
     files = [source.path for source in inputs.all() if source.path is not None]
     path, dataset = check_output(output, files, force=force)

@@ -18,7 +18,7 @@ __all__ = ["PIECE", "Norm", "Norms", "Partition", "Piece", "PieceReader", "Rows"
 
 Array = npt.NDArray[np.float64]
 
-PIECE: Final = 16 * SEGMENT
+PIECE: Final = 32 * SEGMENT
 """Elements worked on at once: small enough for the cache, large enough that threads seldom wait
 for the interpreter between two NumPy calls."""
 

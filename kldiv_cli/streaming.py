@@ -19,7 +19,7 @@ from kldiv_cli.target_split import TargetSplit
 
 __all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Progress", "Resources", "stream"]
 
-DEFAULT_MEMORY: Final = 48 << 20
+DEFAULT_MEMORY: Final = 64 << 20
 _LARGEST_BLOCK: Final = 1 << 20
 _SMALLEST_BLOCK: Final = 16 * SEGMENT
 _MOST_WORKERS: Final = 32

@@ -712,7 +712,7 @@ USAGE: dict[str, tuple[list[str], list[str]]] = {
     "temperature inf": ([*PAIR, "--log-softmax", "1", "--temperature", "inf"], ["temperature inf"]),
     "temperature no number": (
         [*PAIR, "--log-softmax", "1", "--temperature", "hot"],
-        ["--temperature", "hot"],
+        ["--temperature"],
     ),
     "memory too small": ([*PAIR, "--memory", "1k"], ["memory 1024 bytes: expected at least"]),
     "memory 0": ([*PAIR, "--memory", "0"], ["memory 0 bytes: expected at least"]),
@@ -720,7 +720,7 @@ USAGE: dict[str, tuple[list[str], list[str]]] = {
     "memory negative": ([*PAIR, "--memory=-1"], ["--memory", "expected a size like 64MiB"]),
     "memory beyond floats": ([*PAIR, "--memory", "9" * 400], ["--memory"]),
     "workers 0": ([*PAIR, "--workers", "0"], ["--workers"]),
-    "axis no number": ([*PAIR, "--axis", "last"], ["--axis", "last"]),
+    "axis no number": ([*PAIR, "--axis", "last"], ["--axis"]),
     "precision 0": ([*PAIR, "--precision", "0"], ["--precision"]),
     "output-dtype without output": ([*PAIR, "--output-dtype", "float32"], ["output_dtype", "--output"]),
     "output-dtype unknown": (

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import typer
 
-from kldiv_cli.cli.compute import compute
+__all__ = ["SUMMARIES", "make_app"]
 
-__all__ = ["app"]
-
-app = typer.Typer(
-    name="kldiv",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("compute", no_args_is_help=True)(compute)
+SUMMARIES: Final = {
+    "compute": "Compute KL divergence or BCE of stored predictions against stored targets.",
+}
+"""What the list of commands says of each: the first line of its help."""
 
 
-@app.callback()
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """The application for these arguments; the options of commands are made only where they matter."""
+    app = typer.Typer(
+        name="kldiv",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(kldiv)
+    if list(arguments) in (["--help"], ["-h"]):
+        for name, summary in SUMMARIES.items():
+            app.command(name, help=summary)(_listed)
+    else:
+        from kldiv_cli.cli.compute import compute
+
+        app.command("compute", no_args_is_help=True)(compute)
+    return app
+
+
 def kldiv(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
@@ -34,3 +50,7 @@ def kldiv(
 
         typer.echo(f"kldiv {__version__}")
         raise typer.Exit
+
+
+def _listed() -> None:
+    """Stand for a command in the list of them."""

@@ -230,7 +230,7 @@ Memory = Annotated[
         "--memory",
         metavar="SIZE",
         parser=parse_size,
-        help="Memory for blocks in all, such as 64MiB.  [default: 48MiB]",
+        help="Memory for blocks in all, such as 64MiB.  [default: 64MiB]",
         show_default=False,
     ),
 ]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 
 from kldiv_cli.evaluation import Evaluation
@@ -57,12 +54,16 @@ def render_md(
 
 def render_json(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record; a list of them where several losses were asked for."""
+    import json
+
     records = [evaluation_record(evaluation, reduction, view) for evaluation in evaluations]
     return json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n"
 
 
 def render_jsonl(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
     """One record a line, one line a loss."""
+    import json
+
     records = (evaluation_record(evaluation, reduction, view) for evaluation in evaluations)
     return "".join(json.dumps(record) + "\n" for record in records)
 
@@ -74,6 +75,9 @@ def render_csv(
     precision: int | None,
 ) -> str:
     """A row for each loss; of a map, a row for each element."""
+    import csv
+    import io
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if view is not None:
