@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Terminated:
+        _rearm(0.0)
         return 143
 
 
@@ -75,6 +76,8 @@ def _prepare() -> None:
     from kldiv_cli.streams import Stdout
 
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, _terminate)
     # Imports make no garbage, yet a tenth of their time goes into looking for it.
     gc.set_threshold(100_000)
     # Nothing here calls BLAS, whose idle threads cost time and memory at every start.
@@ -122,7 +125,17 @@ def _fail(message: str, arguments: Sequence[str]) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    # In a callback that can't pass it on the exception would be lost, so it is raised until it arrives.
+    _rearm(2.0)
     raise Terminated
+
+
+def _rearm(seconds: float) -> None:
+    """Raise `Terminated` again after this time; not at all for 0."""
+    import signal
+
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 if __name__ == "__main__":

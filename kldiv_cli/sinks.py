@@ -109,14 +109,15 @@ class Hdf5Map(MapSink):
     """A contiguous dataset in a new HDF5 file."""
 
     def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        import h5py
+
+        self._h5py = h5py
         self.name = name
         super().__init__(path, shape, dtype)
 
     def _begin(self) -> None:
-        import h5py
-
         self._lock = threading.Lock()
-        self._file = h5py.File(self.temporary, "w")
+        self._file = self._h5py.File(self.temporary, "w")
         self._dataset = self._file.create_dataset(self.name, shape=self.shape, dtype=self.dtype)
 
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
