@@ -17,8 +17,16 @@ from kldiv_cli import kernels
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.diagnosis import Observations, Tally
-from kldiv_cli.kernels import SEGMENT
-from kldiv_cli.pieces import Norms, Partition, Piece, PieceReader, Rows
+from kldiv_cli.pieces import (
+    Norms,
+    Partition,
+    Piece,
+    PieceReader,
+    Rows,
+    by_segment,
+    count_segments,
+    segments_of,
+)
 from kldiv_cli.places import Places
 from kldiv_cli.reductions import ExactSum, exact_sum
 from kldiv_cli.sources.base import AnyArray, Inputs, Source
@@ -168,7 +176,7 @@ class BlockWorker:
     def _gather(self, loss: Loss, rows: Rows) -> _Gathered:
         count, length = rows.predictions.shape
         return _Gathered(
-            segment_sums=np.empty((count, -(-length // SEGMENT))) if loss == "kl" else None,
+            segment_sums=np.empty((count, count_segments(length))) if loss == "kl" else None,
             map=self._workspace.floats(f"{loss} map", (count, length)) if self.job.writers else None,
         )
 
@@ -192,14 +200,14 @@ class BlockWorker:
             log_y = self._workspace.floats("log_y", values.shape)
             kernels.log_targets(piece.y, log_y)
         kernels.kl(piece.log_p, log_y, piece.y, values)
-        sums = values.sum(axis=-1)
-        odd = np.flatnonzero(~np.isfinite(sums))
+        sums = _segment_sums(values)
+        odd = np.flatnonzero(~np.isfinite(sums).all(axis=-1))
         if odd.size:
             settled = values[odd]
             self._settle(piece, odd, settled, result, places)
             values[odd] = settled
-            sums[odd] = settled.sum(axis=-1)
-        result.segment_sums[piece.rows, piece.columns.start // SEGMENT] = sums
+            sums[odd] = _segment_sums(settled)
+        result.segment_sums[piece.rows, segments_of(piece.columns)] = sums
 
     def _settle(
         self,
@@ -231,10 +239,8 @@ class BlockWorker:
 
     def _bce_with_logits(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
         assert piece.logits is not None
-        scratch, spare = (
-            self._workspace.floats("scratch", values.shape),
-            self._workspace.floats("spare", values.shape),
-        )
+        scratch = self._workspace.floats("scratch", values.shape)
+        spare = self._workspace.floats("spare", values.shape)
         kernels.bce_with_logits(piece.logits, piece.y, piece.pos_weight, values, scratch, spare)
         if not np.isfinite(values.sum()) and self.spec.zero_policy == "limit":
             settled = kernels.settle_bce_with_logits(piece.logits, piece.y, piece.pos_weight, values)
@@ -286,6 +292,11 @@ def _distributions(job: Job, block: Block, segment_sums: Array) -> LossPartial:
     negative = np.flatnonzero(losses < 0)
     worst = Places(job.shape, job.axis, block).least_distribution(negative, losses)
     return LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
+
+
+def _segment_sums(values: Array) -> Array:
+    sums: Array = by_segment(values).sum(axis=-1).reshape(len(values), -1)
+    return sums
 
 
 def _clamped(log_p: Array, log_1mp: Array, y: Array) -> Mask | None:

@@ -14,7 +14,18 @@ from kldiv_cli.kernels import SEGMENT
 from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Spec
 
-__all__ = ["PIECE", "Norm", "Norms", "Partition", "Piece", "PieceReader", "Rows"]
+__all__ = [
+    "PIECE",
+    "Norm",
+    "Norms",
+    "Partition",
+    "Piece",
+    "PieceReader",
+    "Rows",
+    "by_segment",
+    "count_segments",
+    "segments_of",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -63,7 +74,10 @@ class Rows(NamedTuple):
 
 
 class Piece:
-    """A few rows by at most one segment, as float64; which of the arrays there are the spec decides."""
+    """A few rows by whole segments, or by the last one of a row, as float64.
+
+    Which of the arrays there are the spec decides.
+    """
 
     log_targets: Array | None = None
     log_p: Array | None = None
@@ -78,6 +92,32 @@ class Piece:
         """Target probabilities."""
 
 
+def count_segments(length: int) -> int:
+    return -(-length // SEGMENT)
+
+
+def segments_of(columns: slice) -> slice:
+    """The segments that a piece's columns are."""
+    return slice(columns.start // SEGMENT, count_segments(columns.stop))
+
+
+def by_segment(values: Array) -> Array:
+    """The values of a piece, one segment a row."""
+    return values.reshape(-1, min(values.shape[1], SEGMENT))
+
+
+def _tiles(count: int, length: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Cut rows into groups, and each group's columns into whole segments or the last, shorter one."""
+    step = max(1, PIECE // SEGMENT) * SEGMENT
+    whole = length - length % SEGMENT
+    columns = [slice(left, min(left + step, whole)) for left in range(0, whole, step)]
+    if whole < length:
+        columns.append(slice(whole, length))
+    height = max(1, PIECE // min(length, step))
+    for top in range(0, count, height):
+        yield slice(top, min(top + height, count)), columns
+
+
 class PieceReader:
     """Cuts rows into pieces; a piece is valid until the next one is taken."""
 
@@ -86,17 +126,14 @@ class PieceReader:
         self._workspace = workspace
 
     def pieces(self, rows: Rows, norms: Norms) -> Iterator[Piece]:
-        count, length = rows.predictions.shape
-        height = max(1, PIECE // min(length, SEGMENT))
-        for top in range(0, count, height):
-            part = slice(top, min(top + height, count))
+        for part, columns in _tiles(*rows.predictions.shape):
             part_norms = self._norms(rows, part, norms)
-            for left in range(0, length, SEGMENT):
-                yield self._piece(rows, part, slice(left, min(left + SEGMENT, length)), part_norms)
+            for cut in columns:
+                yield self._piece(rows, part, cut, part_norms)
 
     def _norms(self, rows: Rows, part: slice, norms: Norms) -> Norms:
         """What normalises these rows; None where one segment is the whole distribution."""
-        if norms != Norms():
+        if any(norm is not None for norm in norms):
             return norms.rows(part)
         if rows.predictions.shape[1] <= SEGMENT:
             return norms
@@ -109,16 +146,15 @@ class PieceReader:
         return Norm(*kernels.merge_partition(*self.partition(values)))
 
     def partition(self, values: AnyArray) -> Partition:
-        rows, length = values.shape
-        height = max(1, PIECE // SEGMENT)
-        segments = -(-length // SEGMENT)
-        partition = Partition(np.empty((rows, segments)), np.empty((rows, segments)))
-        for top in range(0, rows, height):
-            for k in range(segments):
-                part = (slice(top, top + height), slice(k * SEGMENT, (k + 1) * SEGMENT))
-                z = self._logits("partition", values[part])
-                scratch = self._floats("scratch", z.shape)
-                partition.peaks[part[0], k], partition.sums[part[0], k] = kernels.partition(z, scratch)
+        shape = (values.shape[0], count_segments(values.shape[1]))
+        partition = Partition(np.empty(shape), np.empty(shape))
+        for part, columns in _tiles(*values.shape):
+            for cut in columns:
+                z = by_segment(self._logits("partition", values[part, cut]))
+                peaks, sums = kernels.partition(z, self._floats("scratch", z.shape))
+                here = (part, segments_of(cut))
+                partition.peaks[here] = peaks.reshape(part.stop - part.start, -1)
+                partition.sums[here] = sums.reshape(part.stop - part.start, -1)
         return partition
 
     def _piece(self, rows: Rows, part: slice, columns: slice, norms: Norms) -> Piece:
