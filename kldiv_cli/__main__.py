@@ -1,7 +1,7 @@
 """The entry point: the version without imports, and every error to its exit code, in this one place.
 
 0 fine, 1 a check failed, 2 could not be computed (usage, input, output), 3 an internal error,
-130, 143, 141 for an interrupt, a termination and a closed pipe.
+130, 143, 129, 141 for an interrupt, a termination, a terminal that is gone and a closed pipe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ __all__ = ["main"]
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised so that unfinished outputs are removed on the way out."""
+    """SIGTERM or SIGHUP, raised so that unfinished outputs are removed on the way out."""
+
+    code = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Terminated:
         _rearm(0.0)
-        return 143
+        return Terminated.code
 
 
 def _version() -> int:
@@ -77,7 +79,9 @@ def _prepare() -> None:
 
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _terminate)
+        signal.signal(signal.SIGALRM, _raise_again)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
     # Imports make no garbage, yet a tenth of their time goes into looking for it.
     gc.set_threshold(100_000)
     # Nothing here calls BLAS, whose idle threads cost time and memory at every start.
@@ -125,6 +129,11 @@ def _fail(message: str, arguments: Sequence[str]) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    Terminated.code = 128 + number
+    _raise_again(number, frame)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> None:
     # In a callback that can't pass it on the exception would be lost, so it is raised until it arrives.
     _rearm(2.0)
     raise Terminated

@@ -44,7 +44,7 @@ def evaluate(
     broadcast: bool = False,
     by_target: bool = False,
     output: str | os.PathLike[str] | None = None,
-    output_dtype: str = "float64",
+    output_dtype: str | None = None,
     force: bool = False,
     workers: int | None = None,
     memory: int | None = None,
@@ -82,7 +82,7 @@ def evaluate(
     by_target : bool
         Also split the loss by whether the target is 1, 0 or between.
     output, output_dtype, force
-        Write the per-element map to this .npy or .h5 file, in that dtype, over an old one.
+        Write the per-element map to this .npy or .h5 file, in that dtype (float64), over an old one.
     workers, memory : int, optional
         Threads, and bytes for blocks and buffers; neither changes a bit of the result.
     allow_external : bool
@@ -161,7 +161,7 @@ def evaluate_to(
     inputs: Inputs,
     *,
     output: str | None = None,
-    output_dtype: str = "float64",
+    output_dtype: str | None = None,
     force: bool = False,
     writers: tuple[MapWriter, ...] = (),
     resources: Resources = DEFAULT_RESOURCES,
@@ -181,19 +181,24 @@ def evaluate_to(
             progress=progress,
         )
         if sink is not None:
-            sink.commit()
+            sink.commit(force=force)
     return evaluations
 
 
-def _open_output(spec: Spec, inputs: Inputs, output: str | None, dtype: str, force: bool) -> MapSink | None:
-    if dtype not in OUTPUT_DTYPES:
-        raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
+def _open_output(
+    spec: Spec, inputs: Inputs, output: str | None, dtype: str | None, force: bool
+) -> MapSink | None:
     if output is None:
+        for option, given in (("output_dtype", dtype is not None), ("force", force)):
+            if given:
+                raise UsageError(f"{option}: needs an output; add --output FILE or drop it")
         return None
+    if dtype not in (None, *OUTPUT_DTYPES):
+        raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
     from kldiv_cli.shapes import map_shape
     from kldiv_cli.sinks import check_output, open_map
 
     shape = map_shape(spec, inputs)
     files = [source.path for source in inputs.all() if source.path is not None]
     path, dataset = check_output(output, files, force=force)
-    return open_map(path, dataset, shape, np.dtype(dtype))
+    return open_map(path, dataset, shape, np.dtype(dtype or "float64"))

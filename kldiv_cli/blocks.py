@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kldiv_cli.kernels import SEGMENT
 
@@ -20,6 +20,9 @@ __all__ = [
     "run_starts",
 ]
 
+_SHORT_RUN: Final = 1024
+"""Bytes."""
+
 Block = tuple[slice, ...]
 """A rectangular part of an array: one slice a dimension, start and stop given, step 1."""
 
@@ -32,6 +35,8 @@ class Layout(NamedTuple):
     """The dimension that is not cut: the distribution axis, where there is one."""
     fortran_order: bool = False
     chunks: tuple[int, ...] | None = None
+    runs: tuple[tuple[int, int], ...] = ()
+    """Of each array that lies in plain order: its fastest dimension, and the bytes of an element."""
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -64,19 +69,33 @@ def run_starts(shape: tuple[int, ...], block: Block, inner: int) -> Iterator[int
 
 
 def fits_whole(layout: Layout, budget: int) -> bool:
-    """Whether one distribution fits into a block of `budget` elements."""
-    return layout.axis is None or layout.shape[layout.axis] <= budget
+    """Whether blocks of `budget` elements are to hold whole distributions.
+
+    Not where one is larger than a block; and not where blocks would be so narrow that they lie in
+    the file in short runs, each of which is a read of its own.
+    """
+    if layout.axis is None:
+        return True
+    if layout.shape[layout.axis] > budget:
+        return False
+    if layout.shape[layout.axis] <= SEGMENT:
+        return True
+    extents = _extents(layout, budget, whole=True)
+    return all(
+        d == layout.axis or extents[d] == layout.shape[d] or extents[d] * itemsize >= _SHORT_RUN
+        for d, itemsize in layout.runs
+    )
 
 
 def cut(layout: Layout, budget: int) -> Iterator[Block]:
     """Blocks of about `budget` elements, in storage order; the axis is whole in each.
 
-    Where one distribution alone is larger, a block is as many neighbouring distributions as have
-    one segment each within the budget, to be read by `axis_windows`.
+    Where `fits_whole` says no, a block is as many neighbouring distributions as have one segment
+    each within the budget, to be read by `axis_windows`.
     """
     if math.prod(layout.shape) == 0:
         return
-    extents = _extents(layout, budget)
+    extents = _extents(layout, budget, whole=fits_whole(layout, budget))
     ranges = [range(0, layout.shape[d], extents[d]) for d in layout.order]
     for starts in itertools.product(*ranges):
         start_of = dict(zip(layout.order, starts, strict=True))
@@ -95,14 +114,13 @@ def axis_windows(block: Block, axis: int, budget: int) -> Iterator[Block]:
         yield (*block[:axis], window, *block[axis + 1 :])
 
 
-def _extents(layout: Layout, budget: int) -> list[int]:
+def _extents(layout: Layout, budget: int, *, whole: bool) -> list[int]:
     """Grow a block from the fastest dimension to the slowest until it is full."""
     fixed = 1
     extents = [1] * len(layout.shape)
     if layout.axis is not None:
-        whole = layout.shape[layout.axis]
-        extents[layout.axis] = whole
-        fixed = whole if whole <= budget else SEGMENT
+        extents[layout.axis] = layout.shape[layout.axis]
+        fixed = layout.shape[layout.axis] if whole else SEGMENT
     free = [d for d in reversed(layout.order) if d != layout.axis]
     units = _units(layout, free, budget // fixed)
     for d in free:

@@ -194,7 +194,7 @@ def _infinite(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
 
 
 def _nan(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
-    message = "{terms} nan, first at {place}: an input is nan, infinite, or a target is below 0"
+    message = "{terms} nan, first at {place}: an input is nan or infinite, or a probability is below 0"
     return _told("nan-terms", "warning", tally, shape, message)
 
 

@@ -154,8 +154,10 @@ def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
             job,
             job.inputs.predictions,
             observations.predictions_outside,
-            f"{in_logs}probabilities {'above 0' if in_logs else 'outside [0, 1]'}",
-            "if these are logits, say --predictions-are logits",
+            f"{in_logs}probabilities {'above 0 or nan' if in_logs else 'outside [0, 1]'}",
+            "a logit of its distribution is nan or infinite"
+            if job.spec.log_softmax
+            else "if these are logits, say --predictions-are logits",
         )
         _check_range(
             job,

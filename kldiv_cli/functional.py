@@ -19,6 +19,7 @@ __all__ = [
     "ZeroPolicy",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "check_axis",
     "kl_div",
     "log_softmax",
     "normalize_axis",
@@ -217,9 +218,16 @@ def binary_cross_entropy_with_logits(
 
 def normalize_axis(axis: int, ndim: int) -> int:
     """Return `axis` counted from the front; a 0-d array counts as one distribution of one value."""
+    check_axis("axis", axis)
     if not -max(ndim, 1) <= axis < max(ndim, 1):
         raise AxisError(f"axis {axis} is out of range for {ndim} dimension{'s' * (ndim != 1)}")
     return axis % max(ndim, 1)
+
+
+def check_axis(name: str, axis: object) -> None:
+    """Refuse what is no whole number; True and False are meant otherwise than as axes 1 and 0."""
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise UsageError(f"{name} {axis!r}: expected the number of an axis, such as -1")
 
 
 def _log_softmax_rows(z: Array) -> Array:
@@ -238,7 +246,10 @@ def _log_softmax_rows(z: Array) -> Array:
 
 
 def _float64(values: npt.ArrayLike) -> Array:
-    array = np.asarray(values)
+    array = np.asanyarray(values)
+    if isinstance(array, np.ma.MaskedArray):
+        raise DomainError("a masked array, whose mask would be lost; fill or select it first")
+    array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise DomainError(f"dtype {array.dtype}: expected real numbers")
     return np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)

@@ -29,6 +29,8 @@ class MapView(NamedTuple):
     """For each dimension, the indices shown; where they jump, something was left out."""
     values: npt.NDArray[np.float64]
     """One value for each combination of indices."""
+    full: bool = False
+    """Nothing may be left out to make it fit."""
 
     @property
     def asked(self) -> int:
@@ -45,9 +47,9 @@ class MapWindow:
     """Gathers the chosen elements of a map; blocks may come in any order and from any thread."""
 
     def __init__(self, shape: tuple[int, ...], selection: tuple[slice | int, ...], *, full: bool) -> None:
-        self._shape, self._selection = shape, selection
+        self._shape, self._selection, self._full = shape, selection, full
         lengths = [part.stop - part.start for part in selection if isinstance(part, slice)]
-        cut = not full and math.prod(lengths) > THRESHOLD
+        cut = not full and (math.prod(lengths) > THRESHOLD or max(lengths, default=0) > THRESHOLD)
         self._indices = tuple(_shown(part, cut) for part in selection)
         self._values = np.full([len(indices) for indices in self._indices], np.nan)
 
@@ -62,7 +64,11 @@ class MapWindow:
 
     def view(self) -> MapView:
         return MapView(
-            shape=self._shape, selection=self._selection, indices=self._indices, values=self._values
+            shape=self._shape,
+            selection=self._selection,
+            indices=self._indices,
+            values=self._values,
+            full=self._full,
         )
 
 

@@ -53,12 +53,15 @@ class MapSink(ABC):
     def _close(self, *, durable: bool) -> None:
         """Close the temporary file, on the disk if `durable`."""
 
-    def commit(self) -> None:
-        """Give the finished file its name, in one step."""
+    def commit(self, *, force: bool = True) -> None:
+        """Give the finished file its name, in one step; without `force` only if none has it by now."""
         with _explained(self.path):
             self._close(durable=True)
             os.chmod(self.temporary, _default_mode(self.path))
-            os.replace(self.temporary, self.path)
+            if force:
+                os.replace(self.temporary, self.path)
+            else:
+                _rename_new(self.temporary, self.path)
             _sync_directory(self.path.parent)
 
     def discard(self) -> None:
@@ -143,10 +146,12 @@ def check_output(address: str, inputs: Iterable[str], *, force: bool) -> tuple[P
         It ends neither in .npy nor in .h5, or the dataset is missing.
     """
     name, separator, dataset = address.partition("::")
-    if name.endswith(".npy") and not separator:
+    if name.lower().endswith(".npy") and not separator:
         path, inner = Path(name), None
-    elif name.endswith(_HDF5_ENDINGS):
+    elif name.lower().endswith(_HDF5_ENDINGS):
         path, inner = Path(name), dataset.strip("/") or "map"
+        if "[" in inner or "]" in inner or not {".", ".."}.isdisjoint(inner.split("/")):
+            raise UsageError(f"output {address}: {inner!r} is no name for a dataset; choose one like /map")
     else:
         raise UsageError(f"output {address}: expected a name like map.npy or map.h5::/name")
     path = Path(os.path.realpath(path))
@@ -194,6 +199,16 @@ def _explained(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else " ".join(str(error).split())
         raise OutputError(f"{path}: {reason}; nothing was written there") from None
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename to a name that nothing has yet; a link fails where a rename would overwrite."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists by now; overwrite it with --force") from None
+    except OSError:  # a file system without links
+        os.replace(temporary, path)
 
 
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

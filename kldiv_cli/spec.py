@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
 from kldiv_cli.errors import UsageError
-from kldiv_cli.functional import ZeroPolicy
+from kldiv_cli.functional import ZeroPolicy, check_axis
 
 __all__ = ["Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
 
@@ -76,6 +76,9 @@ def resolve_spec(
     UsageError
         An option has no such value, or two contradict each other.
     """
+    for name, given in (("axis", axis), ("log_softmax", log_softmax)):
+        if given is not None:
+            check_axis(name, given)
     chosen = tuple(dict.fromkeys(_choice("loss", loss, _LOSSES) for loss in losses))
     if not chosen:
         raise UsageError("loss: none given; expected kl, bce or both")
@@ -92,6 +95,8 @@ def resolve_spec(
         by_target=by_target,
         broadcast=broadcast,
     )
+    if broadcast and spec.targets_are == "labels":
+        raise UsageError("broadcast: does not go with labels, whose shape is that without the axis")
     _check_temperature(spec)
     _check_weights(spec, weight, pos_weight)
     return spec
@@ -157,7 +162,8 @@ def _axis(log_softmax: int | None, axis: int | None) -> int:
 def _check_temperature(spec: Spec) -> None:
     if spec.temperature is None:
         return
-    if not (math.isfinite(spec.temperature) and spec.temperature > 0):
+    number = isinstance(spec.temperature, (int, float))
+    if not (number and math.isfinite(spec.temperature) and spec.temperature > 0):
         raise UsageError(f"temperature {spec.temperature}: expected a finite number above 0")
     if "logits" not in (spec.predictions_are, spec.targets_are):
         raise UsageError(

@@ -22,7 +22,8 @@ __all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Progress", "Resources", "stre
 DEFAULT_MEMORY: Final = 64 << 20
 _LARGEST_BLOCK: Final = 1 << 20
 _SMALLEST_BLOCK: Final = 16 * SEGMENT
-_MOST_WORKERS: Final = 32
+_BUFFERS: Final = 8
+"""Pieces a worker holds at once, at the most."""
 
 Progress = Callable[[int], None]
 
@@ -31,9 +32,9 @@ class Resources(NamedTuple):
     """What a computation may use; none of it changes a bit of the result."""
 
     workers: int | None = None
-    """Threads; by default one a processor."""
+    """Threads; by default one a processor, as far as the memory goes."""
     memory: int | None = None
-    """Bytes for blocks and buffers in all."""
+    """Bytes for blocks and buffers in all; by default 64 MiB, or what the workers asked for need."""
 
 
 DEFAULT_RESOURCES: Final = Resources()
@@ -64,25 +65,42 @@ def _layout(job: Job) -> Layout:
     chunks = lead.chunks if lead.chunks and len(lead.chunks) == len(job.shape) else None
     if chunks is None and targets.chunks and len(targets.chunks) == len(job.shape):
         chunks = targets.chunks
-    return Layout(shape=job.shape, axis=uncut, fortran_order=lead.fortran_order, chunks=chunks)
+    runs = tuple(
+        (0 if source.fortran_order else len(job.shape) - 1, source.dtype.itemsize)
+        for source in job.inputs.all()
+        if source.chunks is None and source.ndim == len(job.shape)
+    )
+    return Layout(shape=job.shape, axis=uncut, fortran_order=lead.fortran_order, chunks=chunks, runs=runs)
 
 
 def _budget(job: Job, resources: Resources) -> tuple[int, int]:
-    """Elements a block, and workers: as many as the memory allows."""
-    memory = DEFAULT_MEMORY if resources.memory is None else resources.memory
+    """Elements a block, and workers; of memory and workers what was not given follows the other."""
+    for name, given in resources._asdict().items():
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+            raise UsageError(f"{name} {given!r}: expected a whole number")
     per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(job.writers)
-    overhead = 12 * 8 * PIECE
+    overhead = _BUFFERS * 8 * PIECE
     least = overhead + per_element * _SMALLEST_BLOCK
-    if memory < least:
-        raise UsageError(f"memory {memory} bytes: expected at least {least} for these arrays")
-    workers = resources.workers or min(execution.available_workers(), _MOST_WORKERS)
-    if resources.workers is not None and resources.workers < 1:
-        raise UsageError(f"workers {resources.workers}: expected 1 or more")
-    workers = min(workers, memory // least)
+    workers, memory = _shares(resources, least)
     share = (memory // workers - overhead) // per_element
-    even = -(-math.prod(job.shape) // (4 * workers))
+    elements = math.prod(job.shape)
+    even = -(-elements // (4 * workers))
     budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))
-    return budget, max(1, min(workers, math.prod(job.shape) // _SMALLEST_BLOCK))
+    return budget, max(1, min(workers, elements // _SMALLEST_BLOCK))
+
+
+def _shares(resources: Resources, least: int) -> tuple[int, int]:
+    """Workers and the bytes for all of them, of which each needs `least`."""
+    workers, memory = resources.workers, resources.memory
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers {workers}: expected 1 or more")
+    if memory is None:
+        workers = workers or min(execution.available_workers(), DEFAULT_MEMORY // least)
+        return workers, max(DEFAULT_MEMORY, workers * least)
+    if memory < least * (workers or 1):
+        many = f" for {workers} workers" if workers else ""
+        raise UsageError(f"memory {memory} bytes: expected at least {least * (workers or 1)}{many}")
+    return workers or min(execution.available_workers(), memory // least), memory
 
 
 def _run_blocks(

@@ -18,6 +18,7 @@ from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.blocks import Block
 from kldiv_cli.errors import (
     DomainError,
+    FormatError,
     InputChanged,
     InputNotFound,
     OutputError,
@@ -152,7 +153,7 @@ def test_zero_policy_torch_gives_nan_where_the_limit_gives_zero() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-@pytest.mark.parametrize("memory", [None, 24 << 20, 1 << 30])
+@pytest.mark.parametrize("memory", [None, 64 << 20, 1 << 30])
 def test_workers_and_memory_change_no_bit(workers: int, memory: int | None) -> None:
     rng = np.random.default_rng(13)
     x, y = rng.standard_normal((700, 1000)).astype("f4"), rng.random((700, 1000)).astype("f4")
@@ -361,3 +362,34 @@ def test_peak_memory_is_bounded_whatever_the_size(tmp_path: Path, shape: tuple[i
     predictions = large_file(tmp_path / "predictions.npy", shape, 1)
     targets = large_file(tmp_path / "targets.npy", shape, 2)
     assert peak_memory(COMPUTE, predictions, targets) - peak_memory("") < LIMIT
+
+
+@pytest.mark.parametrize("name", ["axis", "log_softmax"])
+@pytest.mark.parametrize("value", [True, False, 1.0, "1"])
+def test_an_axis_that_is_no_whole_number_is_refused(name: str, value: Any) -> None:
+    """True would mean axis 1, which nobody who writes it means."""
+    with pytest.raises(UsageError, match=rf"{name} .*: expected the number of an axis"):
+        evaluate(X, Y, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("memory", "64MiB"), ("workers", "2"), ("workers", True)])
+def test_resources_that_are_no_whole_numbers_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{name} .*: expected a whole number"):
+        evaluate(X, Y, **{name: value})
+
+
+def test_a_masked_array_is_refused_since_its_mask_would_be_lost() -> None:
+    with pytest.raises(FormatError, match="masked array"):
+        evaluate(np.ma.masked_invalid(X), Y)
+
+
+def test_more_workers_than_the_memory_holds_are_refused_with_what_they_need() -> None:
+    with pytest.raises(UsageError, match="for 9 workers"):
+        evaluate(X, Y, workers=9, memory=32 << 20)
+    assert evaluate(X, Y, workers=9).sum == evaluate(X, Y).sum
+
+
+@pytest.mark.parametrize("options", [{"output_dtype": "float32"}, {"force": True}])
+def test_options_of_an_output_need_one(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="needs an output"):
+        evaluate(X, Y, **options)

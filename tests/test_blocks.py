@@ -251,3 +251,27 @@ def test_runs_are_the_elements_of_a_block_in_order(case: tuple[tuple[int, ...], 
 def test_a_layout_names_its_dimensions_from_slow_to_fast() -> None:
     assert Layout(shape=(2, 3, 4), axis=1).order == (0, 1, 2)
     assert Layout(shape=(2, 3, 4), axis=1, fortran_order=True).order == (2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "fortran_order", "whole"),
+    [
+        ((1_000_000, 8), 0, False, False),
+        ((150_000, 64), 0, False, False),
+        ((64, 150_000), 1, True, False),
+        ((64, 150_000), 1, False, True),
+        ((4096, 1_000_000), 0, False, True),
+        ((1000, 3), 0, False, True),
+    ],
+)
+def test_blocks_are_not_so_narrow_that_they_lie_in_the_file_in_many_short_runs(
+    shape: tuple[int, ...], axis: int, fortran_order: bool, whole: bool
+) -> None:
+    fastest = 0 if fortran_order else 1
+    layout = Layout(shape=shape, axis=axis, fortran_order=fortran_order, runs=((fastest, 4),))
+    budget = 1 << 20
+    assert fits_whole(layout, budget) == whole
+    block = next(iter(cut(layout, budget)))
+    window = block if whole else next(iter(axis_windows(block, axis, budget)))
+    run = window[fastest].stop - window[fastest].start
+    assert run * 4 >= 1024 or run == shape[fastest]

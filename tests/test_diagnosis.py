@@ -134,7 +134,13 @@ def test_terms_that_are_nan_only_by_the_policy_are_a_warning_that_names_the_limi
     ("name", "id", "value", "option", "says"),
     [
         ("infinite_terms", "infinite-terms", math.inf, None, "rules out what the target holds possible"),
-        ("nan_terms", "nan-terms", math.nan, None, "an input is nan, infinite, or a target is below 0"),
+        (
+            "nan_terms",
+            "nan-terms",
+            math.nan,
+            None,
+            "an input is nan or infinite, or a probability is below 0",
+        ),
         ("clamped_terms", "clamped-terms", 100.0, "--predictions-are logits", "is not the true loss"),
         ("targets_outside", "targets-outside", 2.0, None, "targets outside [0, 1]"),
     ],

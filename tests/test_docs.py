@@ -72,7 +72,11 @@ def test_the_setup_lines_are_the_ones_that_ci_runs() -> None:
     assert all("\n" not in line for line in (setup, tests, with_uv))
     assert "kldiv compute sample_data/" in setup
     assert tests.endswith("-m pytest")
-    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pattern = re.search(r"grep '([^']+)' README.md", ci)
+    assert pattern is not None
+    assert [line for line in README.splitlines() if re.match(pattern[1], line)] == [setup, tests]
+    assert 'bash -c "$line"' in ci
 
 
 def test_every_file_the_readme_links_to_is_there() -> None:

@@ -332,7 +332,7 @@ def test_the_memory_limit_changes_no_bit(case: Case, cut: Cut, workers: int, fac
     cut = cut._replace(piece=1, largest=1 << 20)
     with pytest.raises(UsageError) as refusal:
         run(case.options, case.inputs(), cut=cut, memory=0)
-    memory = int(factor * int(str(refusal.value).split("at least ")[1].split()[0]))
+    memory = int(factor * workers * int(str(refusal.value).split("at least ")[1].split()[0]))
     expected = run(case.options, case.inputs(), cut=whole(cut), workers=1)
     obtained = run(case.options, case.inputs(), cut=cut, workers=workers, memory=memory)
     event(f"several blocks: {len(obtained.steps) > 1}")

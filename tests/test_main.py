@@ -232,7 +232,9 @@ sys.exit(main(["compute", "q.npy", "p.npy"]))
 # Signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("output", ["map.npy", "map.h5"])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_signal_ends_a_long_computation_quietly_and_leaves_no_output(

@@ -282,3 +282,26 @@ def test_an_output_that_does_not_fit_leaves_nothing_behind_but_the_old_one(path:
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == b"the old output"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_without_force_a_file_that_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "map.npy"
+    sink = open_map(path, None, (2,), np.dtype("f8"))
+    sink.write((slice(0, 2),), np.zeros(2))
+    path.write_text("another's")
+    with pytest.raises(OutputError, match="exists by now"):
+        sink.commit(force=False)
+    sink.discard()
+    assert path.read_text() == "another's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["m.h5::/a[0:3]", "m.h5::/a/../b", "m.h5::/./a"])
+def test_a_dataset_name_that_no_address_reaches_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no name for a dataset"):
+        check_output(f"{tmp_path}/{name}", [], force=False)
+
+
+def test_endings_are_known_in_any_case(tmp_path: Path) -> None:
+    assert check_output(str(tmp_path / "M.NPY"), [], force=False)[1] is None
+    assert check_output(str(tmp_path / "M.H5"), [], force=False)[1] == "map"

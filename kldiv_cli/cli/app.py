@@ -10,7 +10,7 @@ import typer
 __all__ = ["SUMMARIES", "make_app"]
 
 SUMMARIES: Final = {
-    "compute": "Compute KL divergence or BCE of stored predictions against stored targets.",
+    "compute": "Compute KL divergence or BCE of predictions and targets.",
 }
 """What the list of commands says of each: the first line of its help."""
 

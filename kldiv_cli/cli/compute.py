@@ -52,7 +52,7 @@ def compute(
     allow_external: options.AllowExternal = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compute KL divergence or BCE of stored predictions against stored targets.
+    """Compute KL divergence or BCE of predictions and targets.
 
     \b
     Student logits against teacher probabilities:
@@ -63,6 +63,8 @@ def compute(
       kldiv compute probs.npy labels.npy --loss bce
     The per-element map, shown and written:
       kldiv compute heat.npy gauss.npy --reduction none --output map.npy
+
+    Exit codes: 0 fine, 2 could not be computed, 3 an internal error.
     """
     from kldiv_cli.api import evaluate_to, open_inputs
     from kldiv_cli.report.progress import progress_bar
@@ -83,18 +85,16 @@ def compute(
         weight=weight is not None,
         pos_weight=pos_weight is not None,
     )
-    shown = _format(format, json)
+    shown = _format(format, json, precision)
     chosen = _reduction(reduction, size_average, reduce, spec)
-    if output_dtype is not None and output is None:
-        raise UsageError("output_dtype: needs --output FILE")
     inputs = open_inputs(predictions, targets, weight, pos_weight, allow_external=allow_external)
     window = _window(spec, inputs, chosen, map_slice, full)
-    with progress_bar(*_work(inputs), wanted=progress) as advance:
+    with progress_bar(*_work(spec, inputs), wanted=progress) as advance:
         evaluations = evaluate_to(
             spec,
             inputs,
             output=output,
-            output_dtype=output_dtype or "float64",
+            output_dtype=output_dtype,
             force=force,
             writers=() if window is None else (window,),
             resources=Resources(workers=workers, memory=memory),
@@ -103,12 +103,15 @@ def compute(
     _report(evaluations, shown, chosen, window, precision)
 
 
-def _format(format: Format, json: bool) -> Format:
+def _format(format: Format, json: bool, precision: int | None) -> Format:
     from kldiv_cli.report.console import resolve_format
 
     if json and format not in ("auto", "json"):
         raise UsageError(f"json: contradicts --format {format}; give only one of them")
-    return "json" if json else resolve_format(format)
+    chosen: Format = "json" if json else resolve_format(format)
+    if precision is not None and chosen in ("json", "jsonl"):
+        raise UsageError(f"precision: {chosen} has all digits; drop it or choose another --format")
+    return chosen
 
 
 def _reduction(
@@ -149,9 +152,11 @@ def _window(
     return open_window(shape, selection, full=full)
 
 
-def _work(inputs: Inputs) -> tuple[int, float]:
+def _work(spec: Spec, inputs: Inputs) -> tuple[int, float]:
     """Elements to be done, and bytes to be read for each of them."""
-    elements = math.prod(inputs.predictions.shape)
+    from kldiv_cli.shapes import map_shape
+
+    elements = math.prod(map_shape(spec, inputs))
     size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
     return elements, size / max(elements, 1)
 

@@ -181,9 +181,15 @@ Reduce = Annotated[
 ]
 MapSlice = Annotated[
     str | None,
-    typer.Option("--map-slice", metavar="SLICE", help="Show this part of the map, such as '0,:,3:5'."),
+    typer.Option(
+        "--map-slice",
+        metavar="SLICE",
+        help="Show this part of the map, such as '0,:,3:5' (with --reduction none).",
+    ),
 ]
-Full = Annotated[bool, typer.Option("--full", help="Show all of the map rather than its edges.")]
+Full = Annotated[
+    bool, typer.Option("--full", help="Show all of the map rather than its edges (with --reduction none).")
+]
 FormatName = Annotated[
     Literal["auto", "table", "plain", "json", "jsonl", "csv", "md"],
     typer.Option("--format", help="auto: a table on a terminal, plain in a pipe."),
@@ -210,7 +216,9 @@ OutputDtype = Annotated[
     Literal["float16", "float32", "float64"] | None,
     typer.Option("--output-dtype", help="Dtype of the map written. Default: float64."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output file, whole, if it exists.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the output file, with all that is in it, if it exists.")
+]
 
 # How it runs
 
@@ -220,7 +228,7 @@ Workers = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="Threads. Default: one a processor. Changes no bit of the result.",
+        help="Threads. Default: one a processor, as far as the memory goes. Changes no bit of the result.",
         show_default=False,
     ),
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "UNLIMITED",
     "Format",
     "colours",
     "console_for",
@@ -29,7 +30,7 @@ __all__ = [
 Format = Literal["auto", "table", "plain", "json", "jsonl", "csv", "md"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-_UNLIMITED = 100_000
+UNLIMITED = 100_000
 """Columns where there is no terminal: nothing is truncated in a pipe."""
 
 
@@ -70,7 +71,7 @@ def console_for(stream: TextIO) -> Console:
         force_terminal=terminal or coloured,
         no_color=not coloured,
         color_system=_colour_system(terminal) if coloured else None,
-        width=None if terminal else _UNLIMITED,
+        width=None if terminal else UNLIMITED,
         highlight=False,
         markup=False,
         emoji=False,

@@ -181,7 +181,6 @@ def _with_gaps(indices: Sequence[int], most: int | None) -> list[int | None]:
     if most is not None and len(positions) + len(gaps) > most:
         left, right = most // 2, (most - 1) // 2
         return [*positions[:left], None, *positions[len(positions) - right :]]
-    gaps = [k for k in range(1, len(indices)) if indices[k] != indices[k - 1] + 1]
     for k in reversed(gaps):
         positions.insert(k, None)
     return positions

@@ -9,13 +9,14 @@ from typing import Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.console import console_for
+from kldiv_cli.report.console import UNLIMITED, console_for
 from kldiv_cli.report.layout import (
     ELLIPSIS,
     Grid,
@@ -49,35 +50,41 @@ def render_table(
 ) -> str:
     """Tables as wide as the terminal, or as they need to be where there is none."""
     console = console_for(sys.stdout)
+    if view is not None and view.full:
+        console.width = UNLIMITED
     digits = DIGITS if precision is None else precision
     parts: list[RenderableType] = [
         Text(heading(evaluations), style="bold"),
         Text(aligned(inputs(evaluations), range(5)), overflow="fold"),
     ]
     if view is not None:
-        parts.append(_map(console, view, MAP_DIGITS if precision is None else precision))
+        parts += _map(console, view, MAP_DIGITS if precision is None else precision)
     else:
-        parts.append(_table(scalar_grid(evaluations, reduction, digits)))
+        parts.append(_table(console, scalar_grid(evaluations, reduction, digits)))
     split = split_grid(evaluations, digits)
     if split is not None:
-        parts.append(_table(split))
+        parts.append(_table(console, split))
     with console.capture() as captured:
         console.print(Group(*parts))
     return captured.get()
 
 
-def _table(grid: Grid) -> Table:
+def _table(console: Console, grid: Grid) -> RenderableType:
+    """A table, or plain columns where the terminal is too narrow for one."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for k, name in enumerate(grid.columns):
         justify: JustifyMethod = "left" if k in grid.words else "right"
-        table.add_column(Text(name), justify=justify, no_wrap=justify == "right", overflow="fold")
+        table.add_column(Text(name), justify=justify, no_wrap=True)
     for row in grid.rows:
         table.add_row(*map(Text, row))
-    return table
+    if Measurement.get(console, console.options, table).maximum < console.width:
+        return table
+    return Text("\n" + aligned((grid.columns, *grid.rows), grid.words) + "\n", overflow="fold")
 
 
-def _map(console: Console, view: MapView, digits: int) -> Table:
-    grid = map_grid(view, _columns_that_fit(console, view, digits))
+def _map(console: Console, view: MapView, digits: int) -> list[RenderableType]:
+    fitting = _columns_that_fit(console, view, digits)
+    grid = map_grid(view, fitting)
     peak = largest(view)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in grid.index_columns:
@@ -86,7 +93,9 @@ def _map(console: Console, view: MapView, digits: int) -> Table:
         table.add_column(Text(name), justify="right", no_wrap=True)
     for index, values in grid.rows:
         table.add_row(*map(Text, index), *(_cell(value, peak, digits) for value in values))
-    return table
+    if fitting is None:
+        return [table]
+    return [table, Text("columns left out to fit the terminal; --full shows all", style="dim")]
 
 
 def _columns_that_fit(console: Console, view: MapView, digits: int) -> int | None:

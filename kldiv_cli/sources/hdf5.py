@@ -25,6 +25,7 @@ from kldiv_cli.sources.regular import RegularFile
 __all__ = ["Hdf5Source", "open_hdf5"]
 
 _CHUNK_CACHE: Final = 16 << 20
+_LARGEST_CHUNK_CACHE: Final = 256 << 20
 _FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises for damaged files, depending on where the damage is."""
 
@@ -78,7 +79,7 @@ class Hdf5Source(Source):
     def _open(self) -> h5py.Dataset:
         with self._lock:
             if self._opened is None:
-                self._opened = _open_file(self.file.path)[self.name]
+                self._opened = _open_file(self.file.path, _chunk_cache(self))[self.name]
             return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,9 +117,18 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
         raise FormatError(f"{address}: damaged or unreadable HDF5: {_reason(error)}") from None
 
 
-def _open_file(path: str) -> h5py.File:
+def _chunk_cache(source: Hdf5Source) -> int:
+    """Bytes for a row of chunks along any dimension, so that none is decompressed again and again."""
+    if source.chunks is None:
+        return _CHUNK_CACHE
+    chunk = math.prod(source.chunks) * source.dtype.itemsize
+    longest = max(-(-n // along) for n, along in zip(source.shape, source.chunks, strict=True))
+    return max(_CHUNK_CACHE, chunk, min(longest * chunk, _LARGEST_CHUNK_CACHE))
+
+
+def _open_file(path: str, chunk_cache: int = _CHUNK_CACHE) -> h5py.File:
     try:
-        return h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
+        return h5py.File(path, "r", rdcc_nbytes=chunk_cache)
     except _FAULTS as error:
         raise FormatError(f"{path}: damaged or unreadable HDF5: {_reason(error)}") from None
 

@@ -72,6 +72,7 @@ def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
         if entry.compress_type != zipfile.ZIP_STORED:
             return open_npy(address, _InflatedMember(file.path, entry.filename))
         start = _start_of_contents(address, file, entry)
+        _check_crc(address, file, start, entry)
         return open_npy(address, file, start=start, size=entry.file_size)
     except InputError:
         raise
@@ -92,6 +93,21 @@ def _start_of_contents(address: str, file: RegularFile, entry: zipfile.ZipInfo) 
         raise FormatError(f"{address}: damaged .npz archive; write it again")
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     return entry.header_offset + _LOCAL_HEADER + names
+
+
+def _check_crc(address: str, file: RegularFile, start: int, entry: zipfile.ZipInfo) -> None:
+    """Read a stored member once for its checksum, which reading it in place would never see."""
+    if start + entry.file_size > file.size:
+        raise FormatError(f"{address}: truncated .npz archive; write it again")
+    buffer = memoryview(bytearray(min(entry.file_size, 1 << 20)))
+    crc, done = 0, 0
+    while done < entry.file_size:
+        part = buffer[: entry.file_size - done]
+        file.read_into(part, start + done)
+        crc = zlib.crc32(part, crc)
+        done += len(part)
+    if crc != entry.CRC:
+        raise FormatError(f"{address}: damaged .npz archive: wrong checksum; write it again")
 
 
 def _choose(path: str, archive: zipfile.ZipFile, member: str | None) -> str:

@@ -241,3 +241,13 @@ def test_an_inflated_member_leaves_no_temporary_file(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(source.read((slice(0, 5),), Buffer()), np.arange(5.0))
     source.close()
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_one_wrong_bit_in_a_stored_member_is_found_by_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.arange(300_000.0))
+    contents = bytearray(path.read_bytes())
+    contents[2_000_000] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(FormatError, match="wrong checksum"):
+        open_source(str(path))
