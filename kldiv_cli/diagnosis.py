@@ -84,13 +84,13 @@ class Finding:
 
 
 def find(
-    loss: Loss,
     observations: Observations,
     scalars: Scalars,
     shape: tuple[int, ...],
     axis: int,
     *,
     zero_policy: str,
+    softmax: bool,
     itemsize: int,
 ) -> tuple[Finding, ...]:
     """Turn what was counted into what is said; nothing for data that is as it should be."""
@@ -99,7 +99,7 @@ def find(
         _zero_terms(observations.zero_terms, shape, zero_policy),
         _infinite(observations.infinite_terms, shape),
         _nan(observations.nan_terms, shape),
-        _clamped(observations.clamped_terms, shape),
+        _clamped(observations.clamped_terms, shape, softmax=softmax),
         _targets_outside(observations.targets_outside, shape),
         _negative(observations.negative_distributions, shape, axis, itemsize),
     ]
@@ -198,11 +198,14 @@ def _nan(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
     return _told("nan-terms", "warning", tally, shape, message)
 
 
-def _clamped(tally: Tally, shape: tuple[int, ...]) -> Finding | None:
+def _clamped(tally: Tally, shape: tuple[int, ...], *, softmax: bool) -> Finding | None:
     message = (
         "{terms} clamped at a logarithm of -100 as in PyTorch, first {value} at {place}: "
-        "the sum is not the true loss; --predictions-are logits has no clamp"
+        "the sum is not the true loss"
     )
+    if softmax:
+        return _told("clamped-terms", "warning", tally, shape, message)
+    message += "; --predictions-are logits has no clamp"
     return _told("clamped-terms", "warning", tally, shape, message, "--predictions-are logits")
 
 

@@ -113,12 +113,12 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
         pos_weight=_factors(inputs.pos_weight),
         by_target=result.split,
         findings=find(
-            loss,
             result.observations,
             scalars,
             job.shape,
             job.axis,
             zero_policy=job.spec.zero_policy,
+            softmax=job.spec.log_softmax,
             itemsize=_coarsest(inputs),
         ),
     )

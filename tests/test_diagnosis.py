@@ -36,7 +36,7 @@ def findings(
 ) -> tuple[Finding, ...]:
     scalars = reduce_sum(1.0, shape, axis, batchmean=loss == "kl")
     observed = Observations() if observations is None else observations
-    return find(loss, observed, scalars, shape, axis, zero_policy=zero_policy, itemsize=itemsize)
+    return find(observed, scalars, shape, axis, zero_policy=zero_policy, softmax=False, itemsize=itemsize)
 
 
 def only(*args: Any, **kwargs: Any) -> Finding:
@@ -139,7 +139,7 @@ def test_terms_that_are_nan_only_by_the_policy_are_a_warning_that_names_the_limi
             "nan-terms",
             math.nan,
             None,
-            "an input is nan or infinite, or a probability is below 0",
+            "nan or infinite, or a probability is below 0",
         ),
         ("clamped_terms", "clamped-terms", 100.0, "--predictions-are logits", "is not the true loss"),
         ("targets_outside", "targets-outside", 2.0, None, "targets outside [0, 1]"),

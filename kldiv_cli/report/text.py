@@ -20,7 +20,7 @@ from kldiv_cli.report.layout import (
     scalar_grid,
     split_grid,
 )
-from kldiv_cli.report.record import SCALARS, evaluation_record
+from kldiv_cli.report.record import SCALARS, direction, evaluation_record
 from kldiv_cli.streams import printable
 
 __all__ = ["render_csv", "render_json", "render_jsonl", "render_md", "render_plain"]
@@ -93,7 +93,7 @@ def render_csv(
 def _csv_row(
     evaluation: Evaluation, reduction: Reduction | None, precision: int | None
 ) -> dict[str, str | int]:
-    """The record of a loss, flat; a reduction that a loss does not have is an empty cell."""
+    """The main fields of a loss's record, flat; a reduction that it does not have is an empty cell."""
     scalars = evaluation.scalars
     row: dict[str, str | int] = {
         "loss": evaluation.loss,
@@ -107,6 +107,13 @@ def _csv_row(
     }
     for name in SCALARS if reduction is None else (reduction,):
         row[name] = _csv_number(getattr(evaluation, name), precision)
+    row |= {
+        "direction": direction(evaluation),
+        "predictions.dtype": evaluation.predictions.dtype,
+        "predictions.space": evaluation.predictions.space,
+        "targets.dtype": evaluation.targets.dtype,
+        "targets.space": evaluation.targets.space,
+    }
     if evaluation.by_target is not None:
         for name, group in evaluation.by_target._asdict().items():
             row[f"by_target.{name}.count"] = group.count

@@ -20,7 +20,8 @@ __all__ = [
 ]
 
 _NPY = b"\x93NUMPY"
-_ZIP = b"PK\x03\x04"
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")
+"""The second is an archive of nothing."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -53,7 +54,7 @@ def _open_file(address: Address, allow_external: bool) -> Source:
         from kldiv_cli.sources.npy import open_npy
 
         return open_npy(where, file)
-    if beginning.startswith(_ZIP):
+    if beginning.startswith(_ZIPS):
         from kldiv_cli.sources.npz import open_npz
 
         return open_npz(where, file, address.dataset)

@@ -51,9 +51,15 @@ class _InflatedMember(RegularFile):
             try:
                 with _archive(self.path) as archive, archive.open(self.member) as contents:
                     shutil.copyfileobj(contents, temporary, 1 << 20)
+            except InputError:
+                raise
             except _DAMAGED as error:
-                if isinstance(error, InputError) or getattr(error, "errno", None):
-                    raise
+                if getattr(error, "errno", None):
+                    where = tempfile.gettempdir()
+                    raise InputError(
+                        f"{self.path}: can't be unpacked into {where}: {error}; "
+                        "set TMPDIR to where there is room"
+                    ) from None
                 raise FormatError(f"{self.path}: damaged .npz archive: {error}; write it again") from None
             temporary.flush()
             return os.dup(temporary.fileno())

@@ -30,7 +30,7 @@ def check_regular(path: str) -> Identity:
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputNotFound(f"{path}: no such file") from None
+        raise InputNotFound(f"{path}: no such file{_selection_hint(path)}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(status.st_mode):
@@ -38,6 +38,13 @@ def check_regular(path: str) -> Identity:
     if status.st_size == 0:
         raise FormatError(f"{path}: empty file (0 bytes), expected an array")
     return Identity.of(status)
+
+
+def _selection_hint(path: str) -> str:
+    name, bracket, selection = path.partition("[")
+    if bracket and os.path.exists(name):
+        return f"; a part of {name} is named {name}::[{selection}"
+    return ""
 
 
 def _kind(mode: int) -> str:

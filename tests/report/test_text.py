@@ -175,12 +175,16 @@ def test_markdown_takes_a_name_as_text() -> None:
 
 
 def test_csv_has_a_row_for_each_loss() -> None:
-    both = [evaluation(), evaluation("bce", 2.0)]
-    assert render_csv(both, None, None, None) == text("""
-        loss,predictions,targets,shape,axis,elements,distributions,batch,sum,mean,batchmean,distmean
-        kl,q.npy,p.h5::/probs,2x4,1,8,2,2,1.5,0.1875,0.75,0.75
-        bce,q.npy,p.h5::/probs,2x4,1,8,2,2,2.0,0.25,,1.0
-        """)
+    header, kl, bce = render_csv([evaluation(), evaluation("bce", 2.0)], None, None, None).splitlines()
+    assert header == (
+        "loss,predictions,targets,shape,axis,elements,distributions,batch,sum,mean,batchmean,distmean,"
+        "direction,predictions.dtype,predictions.space,targets.dtype,targets.space"
+    )
+    computed = "float32,log-probs,float64,probs"
+    assert kl == (
+        f"kl,q.npy,p.h5::/probs,2x4,1,8,2,2,1.5,0.1875,0.75,0.75,KL(targets ‖ predictions),{computed}"
+    )
+    assert bce == (f'bce,q.npy,p.h5::/probs,2x4,1,8,2,2,2.0,0.25,,1.0,"BCE(predictions, targets)",{computed}')
 
 
 def test_csv_of_one_reduction_has_one_column_of_it() -> None:
