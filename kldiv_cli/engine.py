@@ -201,29 +201,25 @@ class BlockWorker:
             kernels.log_targets(piece.y, log_y)
         kernels.kl(piece.log_p, log_y, piece.y, values)
         sums = _segment_sums(values)
-        odd = np.flatnonzero(~np.isfinite(sums).all(axis=-1))
-        if odd.size:
-            settled = values[odd]
-            self._settle(piece, odd, settled, result, places)
-            values[odd] = settled
-            sums[odd] = _segment_sums(settled)
+        if not np.isfinite(sums).all():
+            self._settle(piece, values, result, places)
+            sums = _segment_sums(values)
         result.segment_sums[piece.rows, segments_of(piece.columns)] = sums
 
-    def _settle(
-        self,
-        piece: Piece,
-        odd: npt.NDArray[np.intp],
-        values: Array,
-        result: _Gathered,
-        places: Places,
-    ) -> None:
-        """Apply the zero policy to the rows `odd`, and note what is not finite there."""
+    def _settle(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
+        """Apply the zero policy to the terms that are not finite, and note what they are."""
         assert piece.log_p is not None
+        row, column = odd = np.nonzero(~np.isfinite(values))
+        loss = values[odd]
         log_y = None if piece.log_targets is None else piece.log_targets[odd]
-        zero = kernels.settle_kl(piece.log_p[odd], log_y, piece.y[odd], values)
+        zero = kernels.settle_kl(piece.log_p[odd], log_y, piece.y[odd], loss)
         if self.spec.zero_policy == "limit":
-            values[zero] = 0.0
-        result.observe(zero_terms=places.tally(zero, values, odd), **places.nonfinite(values, odd))
+            loss[zero] = 0.0
+        values[odd] = loss
+        result.observe(
+            zero_terms=places.first_element(row[zero], column[zero], loss[zero]),
+            **places.nonfinite(row, column, loss),
+        )
 
     def _bce(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
         if piece.logits is not None:
@@ -235,7 +231,8 @@ class BlockWorker:
         total = exact_sum(values)
         result.add(LossPartial(total=total))
         if total.nans or total.positive_infinities or total.negative_infinities:
-            result.observe(**places.nonfinite(values))
+            row, column = odd = np.nonzero(~np.isfinite(values))
+            result.observe(**places.nonfinite(row, column, values[odd]))
 
     def _bce_with_logits(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
         assert piece.logits is not None

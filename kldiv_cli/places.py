@@ -27,20 +27,17 @@ class Places(NamedTuple):
     top: int = 0
     left: int = 0
 
-    def tally(self, mask: Mask, values: Array, rows: Indices | None = None) -> Tally:
-        """Count a mask over the piece, or over some of its rows, and find its first element."""
+    def tally(self, mask: Mask, values: Array) -> Tally:
+        """Count a mask over the piece, and find its first element."""
         row, column = np.nonzero(mask)
-        if row.size == 0:
-            return Tally()
-        found = values[row, column]
-        flat = self._flat(row if rows is None else rows[row], column)
-        first = int(flat.argmin())
-        return Tally(row.size, int(flat[first]), float(found[first]))
+        return self.first_element(row, column, values[row, column])
 
-    def nonfinite(self, values: Array, rows: Indices | None = None) -> dict[str, Tally]:
+    def nonfinite(self, row: Indices, column: Indices, values: Array) -> dict[str, Tally]:
+        """Count the infinite and the nan among some elements."""
+        infinite, nan = np.isinf(values), np.isnan(values)
         return {
-            "infinite_terms": self.tally(np.isinf(values), values, rows),
-            "nan_terms": self.tally(np.isnan(values), values, rows),
+            "infinite_terms": self.first_element(row[infinite], column[infinite], values[infinite]),
+            "nan_terms": self.first_element(row[nan], column[nan], values[nan]),
         }
 
     def outside(self, values: Array) -> Tally:
@@ -54,6 +51,14 @@ class Places(NamedTuple):
         if values.max() <= 0:
             return Tally()
         return self.tally(~(values <= 0), values)
+
+    def first_element(self, row: Indices, column: Indices, values: Array) -> Tally:
+        """Count elements, and find the first of them."""
+        if row.size == 0:
+            return Tally()
+        flat = self._flat(row, column)
+        first = int(flat.argmin())
+        return Tally(row.size, int(flat[first]), float(values[first]))
 
     def first_distribution(self, rows: Indices, values: Array) -> Tally:
         """Count distributions, by their rows in the block, and find the first of them."""
