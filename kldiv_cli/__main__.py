@@ -56,7 +56,7 @@ def _guarded(arguments: Sequence[str]) -> int:
         _prepare()
         return _run(arguments)
     except KldivError as error:
-        return _fail(str(error), arguments)
+        return _fail(_as_typed(str(error)), arguments)
     except MemoryError:
         return _fail("out of memory; give --memory a smaller SIZE, or --workers 1", arguments)
     except ClosedPipe:
@@ -113,6 +113,19 @@ def _refuse(message: str, arguments: Sequence[str]) -> int:
         say(message)
         return 2
     return _fail(f"{message.rstrip('.')}; see kldiv {'compute ' * ('compute' in arguments)}--help", arguments)
+
+
+def _as_typed(message: str) -> str:
+    """Name the argument that a message begins with as the option it was typed as."""
+    import inspect
+
+    from kldiv_cli.cli.compute import compute
+
+    name, _, rest = message.partition(" ")
+    argument = name.removesuffix(":")
+    if argument not in inspect.signature(compute).parameters.keys() - {"predictions", "targets"}:
+        return message
+    return f"--{argument.replace('_', '-')}{':' * name.endswith(':')} {rest}"
 
 
 def _fail(message: str, arguments: Sequence[str]) -> int:

@@ -657,22 +657,22 @@ USAGE: dict[str, tuple[list[str], list[str]]] = {
     "axis against log-softmax": ([*PAIR, "--axis", "0", "--log-softmax", "1"], ["axis 0", "log-softmax"]),
     "log-target against labels": (
         [*PAIR, "--log-target", "--targets-are", "labels"],
-        ["targets_are labels", "--log-target"],
+        ["--targets-are labels", "--log-target"],
     ),
     "log-softmax of probabilities": (
         [*PAIR, "--log-softmax", "1", "--predictions-are", "probs"],
-        ["predictions_are probs", "--log-softmax"],
+        ["--predictions-are probs", "--log-softmax"],
     ),
     "weight with kl": ([*PAIR, "--weight", "p.npy"], ["weight: kl has none", "--loss bce"]),
-    "pos-weight with kl": ([*PAIR, "--pos-weight", "p.npy"], ["pos_weight", "--loss bce"]),
+    "pos-weight with kl": ([*PAIR, "--pos-weight", "p.npy"], ["--pos-weight", "--loss bce"]),
     "pos-weight without logits": (
         [*BCE, "--pos-weight", "p.npy"],
-        ["pos_weight", "--predictions-are logits"],
+        ["--pos-weight", "--predictions-are logits"],
     ),
     "two losses without a space": ([*BCE, "--loss", "kl"], ["--predictions-are"]),
     "two losses of logits": (
         [*BCE, "--loss", "kl", "--predictions-are", "logits"],
-        ["predictions_are logits", "--log-softmax"],
+        ["--predictions-are logits", "--log-softmax"],
     ),
     "two losses with output": (
         [*BCE, "--loss", "kl", "--predictions-are", "probs", "--output", "map.npy"],
@@ -682,24 +682,24 @@ USAGE: dict[str, tuple[list[str], list[str]]] = {
         [*BCE, "--loss", "kl", "--predictions-are", "probs", "--reduction", "none"],
         ["a per-element map is of one loss"],
     ),
-    "map-slice without reduction none": ([*PAIR, "--map-slice", "0,:"], ["map_slice", "--reduction none"]),
+    "map-slice without reduction none": ([*PAIR, "--map-slice", "0,:"], ["--map-slice", "--reduction none"]),
     "map-slice with another reduction": (
         [*PAIR, "--map-slice", "0,:", "--reduction", "sum"],
-        ["map_slice", "--reduction none"],
+        ["--map-slice", "--reduction none"],
     ),
     "full without reduction none": ([*PAIR, "--full"], ["full", "--reduction none"]),
     "map-slice that is none": (
         [*PAIR, "--reduction", "none", "--map-slice", "a"],
-        ["map_slice: selection item 'a'"],
+        ["--map-slice: selection item 'a'"],
     ),
     "map-slice out of range": (
         [*PAIR, "--reduction", "none", "--map-slice", "9"],
-        ["map_slice: index 9 is out"],
+        ["--map-slice: index 9 is out"],
     ),
     "batchmean with bce": ([*BCE, "--reduction", "batchmean"], ["reduction batchmean", "mean"]),
     "size-average against batchmean": (
         [*PAIR, "--size-average", "--reduction", "batchmean"],
-        ["size_average", "--reduction batchmean"],
+        ["--size-average", "--reduction batchmean"],
     ),
     "reduce against batchmean": ([*PAIR, "--reduce", "--reduction", "batchmean"], ["--reduction batchmean"]),
     "temperature without logits": ([*PAIR, "--temperature", "2"], ["temperature", "logits"]),
@@ -722,7 +722,7 @@ USAGE: dict[str, tuple[list[str], list[str]]] = {
     "workers 0": ([*PAIR, "--workers", "0"], ["--workers"]),
     "axis no number": ([*PAIR, "--axis", "last"], ["--axis"]),
     "precision 0": ([*PAIR, "--precision", "0"], ["--precision"]),
-    "output-dtype without output": ([*PAIR, "--output-dtype", "float32"], ["output_dtype", "--output"]),
+    "output-dtype without output": ([*PAIR, "--output-dtype", "float32"], ["--output-dtype", "--output"]),
     "output-dtype unknown": (
         [*PAIR, "--output", "m.npy", "--output-dtype", "int8"],
         ["--output-dtype", "int8"],

@@ -124,7 +124,7 @@ def _reduction(
     legacy = legacy_reduction(size_average, reduce)
     if legacy is not None:
         if reduction == "batchmean":
-            raise UsageError("size_average and reduce: contradict --reduction batchmean; drop them")
+            raise UsageError("size_average: contradicts --reduction batchmean, as does --reduce; drop them")
         tell(
             "note",
             f"size_average and reduce are deprecated in PyTorch; --reduction {legacy} says the same",
@@ -141,7 +141,9 @@ def _window(
     """What gathers the map to be shown, where one was asked for."""
     if reduction != "none":
         if full or map_slice is not None:
-            raise UsageError("map_slice and full: choose what is shown of a map; add --reduction none")
+            raise UsageError(
+                "map_slice: chooses what is shown of a map, as --full does; add --reduction none"
+            )
         return None
     from kldiv_cli.map_view import open_window
     from kldiv_cli.shapes import map_shape
