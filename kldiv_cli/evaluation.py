@@ -12,7 +12,7 @@ from kldiv_cli.engine import Job, LossPartial, MapWriter
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.functional import normalize_axis
 from kldiv_cli.reductions import Scalars, reduce_sum
-from kldiv_cli.shapes import fit, map_shape
+from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.streaming import DEFAULT_RESOURCES, Progress, Resources, stream
@@ -88,9 +88,10 @@ def evaluate_sources(
     """
     if writers and len(spec.losses) > 1:
         raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
-    shape = map_shape(spec, inputs)
+    fitted = fit(spec, inputs)
+    shape = fitted.predictions.shape
     axis = normalize_axis(spec.axis, len(shape))
-    job = Job(spec=spec, shape=shape, axis=axis, inputs=fit(spec, inputs), writers=tuple(writers))
+    job = Job(spec=spec, shape=shape, axis=axis, inputs=fitted, writers=tuple(writers))
     results = stream(job, resources, progress or (lambda done: None))
     inputs.verify()
     return tuple(

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from kldiv_cli import execution
-from kldiv_cli.blocks import Block, Layout, axis_windows, cut, fits_whole
+from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
 from kldiv_cli.engine import BlockWorker, Job, LossPartial, WindowResult, finish
 from kldiv_cli.errors import UsageError
 from kldiv_cli.kernels import SEGMENT, merge_partition
@@ -60,17 +60,18 @@ def stream(job: Job, resources: Resources, progress: Progress) -> tuple[LossPart
 
 
 def _layout(job: Job) -> Layout:
-    lead, targets = job.inputs.predictions, job.inputs.targets
-    uncut = None if job.spec.elementwise or not job.shape else job.axis
-    chunks = lead.chunks if lead.chunks and len(lead.chunks) == len(job.shape) else None
-    if chunks is None and targets.chunks and len(targets.chunks) == len(job.shape):
-        chunks = targets.chunks
-    runs = tuple(
-        (0 if source.fortran_order else len(job.shape) - 1, source.dtype.itemsize)
-        for source in job.inputs.all()
-        if source.chunks is None and source.ndim == len(job.shape)
+    sources = [source for source in job.inputs.all() if source.ndim == len(job.shape)]
+    return Layout(
+        shape=job.shape,
+        axis=None if job.spec.elementwise or not job.shape else job.axis,
+        fortran_order=job.inputs.predictions.fortran_order,
+        chunks=next((source.chunks for source in sources if source.chunks is not None), None),
+        runs=tuple(
+            (0 if source.fortran_order else source.ndim - 1, source.dtype.itemsize)
+            for source in sources
+            if source.chunks is None
+        ),
     )
-    return Layout(shape=job.shape, axis=uncut, fortran_order=lead.fortran_order, chunks=chunks, runs=runs)
 
 
 def _budget(job: Job, resources: Resources) -> tuple[int, int]:
@@ -113,7 +114,7 @@ def _run_blocks(
     totals = _nothing(job)
     for block, of_block in execution.run(cut(layout, budget), make_worker, workers):
         totals = _merge(totals, of_block)
-        progress(_size(block))
+        progress(math.prod(block_shape(block)))
     return totals
 
 
@@ -167,7 +168,7 @@ def _in_order(
     for position, result in execution.run(enumerate(windows), make_indexed, workers):
         results[position] = result
         if progress is not None:
-            progress(_size(windows[position]))
+            progress(math.prod(block_shape(windows[position])))
     return results
 
 
@@ -197,7 +198,3 @@ def _nothing(job: Job) -> tuple[LossPartial, ...]:
 
 def _merge(totals: tuple[LossPartial, ...], partials: tuple[LossPartial, ...]) -> tuple[LossPartial, ...]:
     return tuple(a.merge(b) for a, b in zip(totals, partials, strict=True))
-
-
-def _size(block: Block) -> int:
-    return math.prod(piece.stop - piece.start for piece in block)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, TextIO, get_args
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from kldiv_cli.diagnosis import Finding
 from kldiv_cli.errors import OutputError
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "FORMATS",
     "UNLIMITED",
     "Format",
     "colours",
@@ -28,7 +27,6 @@ __all__ = [
 ]
 
 Format = Literal["auto", "table", "plain", "json", "jsonl", "csv", "md"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 UNLIMITED = 100_000
 """Columns where there is no terminal: nothing is truncated in a pipe."""
