@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP, raised so that unfinished outputs are removed on the way out."""
+    """SIGINT, SIGTERM or SIGHUP, raised so that unfinished outputs are removed on the way out."""
 
     code = 143
 
@@ -78,6 +78,8 @@ def _prepare() -> None:
     from kldiv_cli.streams import Stdout
 
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _terminate)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, _raise_again)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
@@ -143,6 +145,7 @@ def _fail(message: str, arguments: Sequence[str]) -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     Terminated.code = 128 + number
+    sys.unraisablehook = _report_unraisable
     _raise_again(number, frame)
 
 
@@ -150,6 +153,12 @@ def _raise_again(number: int, frame: FrameType | None) -> None:
     # In a callback that can't pass it on the exception would be lost, so it is raised until it arrives.
     _rearm(2.0)
     raise Terminated
+
+
+def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    # Where the termination was lost it comes again; Python's lines about the loss would tell nobody anything.
+    if unraisable.exc_type is not Terminated:
+        sys.__unraisablehook__(unraisable)
 
 
 def _rearm(seconds: float) -> None:
