@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,13 @@ def evaluate(
     zero_policy: str = "limit",
     broadcast: bool = False,
     by_target: bool = False,
+    mask: ArrayOrPath | None = None,
+    ignore_value: float | None = None,
+    trim_axis: bool = False,
+    quantiles: Sequence[float] = (),
+    worst: int = 0,
+    blocks_of: int | None = None,
+    distributions: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     output_dtype: str | None = None,
     force: bool = False,
@@ -81,8 +88,25 @@ def evaluate(
         Let predictions and targets of different shapes broadcast.
     by_target : bool
         Also split the loss by whether the target is 1, 0 or between.
+    mask : like `predictions`, optional
+        1 (or true) where something counts, else 0: of the shape of the predictions without the axis,
+        or of one that broadcasts to theirs. A distribution counts if anything of it does.
+    ignore_value : float, optional
+        Targets, or labels, of this value do not count (PyTorch's ``ignore_index``, often -100).
+    trim_axis : bool
+        Cut the longer of predictions and targets along the axis, for padded vocabularies.
+    quantiles : sequence of float
+        More of them for the statistics, between 0 and 1.
+    worst : int
+        List as many of the largest losses, with their indices.
+    blocks_of : int, optional
+        As many consecutive losses depend on each other, tokens of one text for instance: a second
+        standard error is taken from the means of such blocks.
+    distributions : str or path, optional
+        Write the loss of each distribution (kl) to this .npy or .h5 file, nan where it does not count.
     output, output_dtype, force
-        Write the per-element map to this .npy or .h5 file, in that dtype (float64), over an old one.
+        Write the per-element map to this .npy or .h5 file, in that dtype (float64), over an old one;
+        nan where an element does not count.
     workers, memory : int, optional
         Threads, and bytes for blocks and buffers; neither changes a bit of the result.
     allow_external : bool
@@ -114,12 +138,19 @@ def evaluate(
         broadcast=broadcast,
         weight=weight is not None,
         pos_weight=pos_weight is not None,
+        mask=mask is not None,
+        ignore_value=ignore_value,
+        trim_axis=trim_axis,
+        quantiles=quantiles,
+        worst=worst,
+        blocks_of=blocks_of,
     )
-    inputs = open_inputs(predictions, targets, weight, pos_weight, allow_external=allow_external)
+    inputs = open_inputs(predictions, targets, weight, pos_weight, mask, allow_external=allow_external)
     (evaluation,) = evaluate_to(
         spec,
         inputs,
         output=None if output is None else os.fspath(output),
+        distributions=None if distributions is None else os.fspath(distributions),
         output_dtype=output_dtype,
         force=force,
         resources=Resources(workers=workers, memory=memory),
@@ -133,6 +164,7 @@ def open_inputs(
     targets: ArrayOrPath,
     weight: ArrayOrPath | None = None,
     pos_weight: ArrayOrPath | None = None,
+    mask: ArrayOrPath | None = None,
     *,
     allow_external: bool = False,
 ) -> Inputs:
@@ -151,6 +183,7 @@ def open_inputs(
             targets=opened("targets", targets),
             weight=None if weight is None else opened("weight", weight),
             pos_weight=None if pos_weight is None else opened("pos_weight", pos_weight),
+            mask=None if mask is None else opened("mask", mask),
         )
         stack.pop_all()
     return inputs
@@ -161,44 +194,67 @@ def evaluate_to(
     inputs: Inputs,
     *,
     output: str | None = None,
+    distributions: str | None = None,
     output_dtype: str | None = None,
     force: bool = False,
     writers: tuple[MapWriter, ...] = (),
     resources: Resources = DEFAULT_RESOURCES,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Evaluation, ...]:
-    """Evaluate, with the per-element map going to `writers` and to the file `output`."""
+    """Evaluate, with the per-element map going to `writers` and to the file `output`.
+
+    The losses of distributions go to the file `distributions`.
+    """
     with contextlib.ExitStack() as stack:
         stack.callback(inputs.close)
-        sink = _open_output(spec, inputs, output, output_dtype, force)
-        if sink is not None:
-            stack.callback(sink.discard)
+        sinks = _open_outputs(spec, inputs, (output, distributions), output_dtype, force, stack)
+        of_elements, of_distributions = ([] if sink is None else [sink] for sink in sinks)
         evaluations = evaluate_sources(
             spec,
             inputs,
-            writers=writers if sink is None else (*writers, sink),
+            writers=(*writers, *of_elements),
+            distribution_writers=of_distributions,
             resources=resources,
             progress=progress,
         )
-        if sink is not None:
+        for sink in (*of_elements, *of_distributions):
             sink.commit(force=force)
     return evaluations
 
 
-def _open_output(
-    spec: Spec, inputs: Inputs, output: str | None, dtype: str | None, force: bool
-) -> MapSink | None:
-    if output is None:
+def _open_outputs(
+    spec: Spec,
+    inputs: Inputs,
+    outputs: tuple[str | None, str | None],
+    dtype: str | None,
+    force: bool,
+    stack: contextlib.ExitStack,
+) -> tuple[MapSink | None, MapSink | None]:
+    """Begin the files asked for, of elements and of distributions; unfinished ones go with the stack."""
+    if outputs == (None, None):
         for option, given in (("output_dtype", dtype is not None), ("force", force)):
             if given:
-                raise UsageError(f"{option}: needs an output; add --output FILE or drop it")
-        return None
+                raise UsageError(
+                    f"{option}: needs an output; add --output FILE or --distributions FILE, or drop it"
+                )
+        return None, None
     if dtype not in (None, *OUTPUT_DTYPES):
         raise UsageError(f"output_dtype {dtype!r}: expected one of {', '.join(OUTPUT_DTYPES)}")
+    from kldiv_cli.functional import normalize_axis
     from kldiv_cli.shapes import map_shape
     from kldiv_cli.sinks import check_output, open_map
 
     shape = map_shape(spec, inputs)
+    axis = normalize_axis(spec.axis, len(shape))
+    shapes = (shape, shape[:axis] + shape[axis + 1 :])
     files = [source.path for source in inputs.all() if source.path is not None]
-    path, dataset = check_output(output, files, force=force)
-    return open_map(path, dataset, shape, np.dtype(dtype or "float64"))
+    places = [None if output is None else check_output(output, files, force=force) for output in outputs]
+    if None not in places and len({place[0] for place in places if place is not None}) == 1:
+        raise UsageError(f"distributions {outputs[1]}: is the file of --output too; choose another name")
+    sinks: list[MapSink | None] = []
+    for place, extent in zip(places, shapes, strict=True):
+        sink = None if place is None else open_map(*place, extent, np.dtype(dtype or "float64"))
+        if sink is not None:
+            stack.callback(sink.discard)
+        sinks.append(sink)
+    return sinks[0], sinks[1]

@@ -8,15 +8,18 @@ in windows (`BlockWorker.partition`, then `BlockWorker.evaluate_window`).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli import kernels
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Workspace
-from kldiv_cli.diagnosis import Observations, Tally
+from kldiv_cli.diagnosis import Observations
+from kldiv_cli.partials import LossPartial, WindowResult
+from kldiv_cli.piece_losses import PieceLosses
 from kldiv_cli.pieces import (
     Norms,
     Partition,
@@ -28,57 +31,46 @@ from kldiv_cli.pieces import (
     segments_of,
 )
 from kldiv_cli.places import Places
-from kldiv_cli.reductions import ExactSum, exact_sum
+from kldiv_cli.reductions import exact_sum
+from kldiv_cli.selection import Selection, select
 from kldiv_cli.sources.base import AnyArray, Inputs, Source
 from kldiv_cli.spec import Loss, Spec
-from kldiv_cli.target_split import TargetSplit, split_by_target
+from kldiv_cli.statistics import Kept, groups_of, sketch_of, worst_of
+from kldiv_cli.target_split import split_by_target
 
-__all__ = ["BlockWorker", "Job", "LossPartial", "MapWriter", "WindowResult", "finish"]
+__all__ = ["BlockWorker", "Job", "MapWriter", "finish"]
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 
 class MapWriter(Protocol):
-    """Takes the per-element losses, block by block, from any thread."""
+    """Takes losses, block by block, from any thread."""
 
     def write(self, block: Block, values: AnyArray) -> None: ...
 
 
 class Job(NamedTuple):
-    """What a worker needs to evaluate any block; all of it can be pickled but open map writers."""
+    """What a worker needs to evaluate any block; all of it can be pickled but open writers."""
 
     spec: Spec
     shape: tuple[int, ...]
     axis: int
     """The dimension that rows run along, counted from the front."""
     inputs: Inputs
-    """Of one shape, but for labels."""
+    """Of one shape, but for labels, and for a mask of whole distributions."""
     writers: tuple[MapWriter, ...] = ()
     """Where the map goes; there is only one loss then."""
+    distribution_writers: tuple[MapWriter, ...] = ()
+    """Where the losses of distributions go; there is only KL then."""
+    kept: tuple[Kept | None, ...] = (None, None)
+    """For each loss, where its values go that statistics are made of; None for too many of them."""
+    batches: Mask | None = None
+    """Marks the entries of the first dimension of which something counts; None where all do."""
 
-
-class LossPartial(NamedTuple):
-    """What one block adds to the result of one loss."""
-
-    total: ExactSum = ExactSum()
-    observations: Observations = Observations()
-    split: TargetSplit | None = None
-
-    def merge(self, other: LossPartial) -> LossPartial:
-        split = self.split or TargetSplit()
-        return LossPartial(
-            total=self.total.merge(other.total),
-            observations=self.observations.merge(other.observations),
-            split=split.merge(other.split) if other.split is not None else self.split,
-        )
-
-
-class WindowResult(NamedTuple):
-    """The losses of one window: what is additive, and the sums of segments still to be added."""
-
-    partials: tuple[LossPartial, ...]
-    segment_sums: tuple[Array | None, ...]
+    def keeper(self, loss: Loss) -> Kept | None:
+        return self.kept[self.spec.losses.index(loss)]
 
 
 class _Gathered:
@@ -91,10 +83,6 @@ class _Gathered:
     def add(self, part: LossPartial) -> None:
         self.partial = self.partial.merge(part)
 
-    def observe(self, **tallies: Tally) -> None:
-        if any(tally.count for tally in tallies.values()):
-            self.add(LossPartial(observations=Observations(**tallies)))
-
 
 class BlockWorker:
     """Evaluates blocks one after another, reusing its memory."""
@@ -104,6 +92,7 @@ class BlockWorker:
         self.spec = job.spec
         self._workspace = Workspace()
         self._reader = PieceReader(job.spec, self._workspace)
+        self._losses = PieceLosses(job.spec, self._workspace)
 
     def evaluate(self, block: Block) -> tuple[LossPartial, ...]:
         """The losses of a block of whole distributions."""
@@ -118,11 +107,17 @@ class BlockWorker:
             self._check_labels(block, rows, gathered)
             for piece in self._reader.pieces(rows, norms):
                 for loss, result in zip(self.spec.losses, gathered, strict=True):
-                    self._add_piece(loss, piece, result, block)
-            self._write_maps(block, gathered)
+                    self._add_piece(loss, piece, result, block, rows.selection)
+            self._write_maps(block, rows.selection, gathered)
+        if self.job.batches is not None:
+            _mark_batches(self.job, block, rows)
+        counted = rows.selection.elements
         return WindowResult(
             tuple(result.partial for result in gathered),
             tuple(result.segment_sums for result in gathered),
+            rows.shape,
+            rows.selection.rows,
+            None if counted is None else counted.sum(axis=1, dtype=np.int64),
         )
 
     def partition(self, block: Block) -> tuple[Partition | None, Partition | None]:
@@ -130,8 +125,8 @@ class BlockWorker:
         with np.errstate(all="ignore"):
             rows = self._read(block)
             return (
-                self._reader.partition(rows.predictions) if self.spec.log_softmax else None,
-                self._reader.partition(rows.targets) if self.spec.targets_softmax else None,
+                self._reader.partition(rows, rows.predictions) if self.spec.log_softmax else None,
+                self._reader.partition(rows, rows.targets) if self.spec.targets_softmax else None,
             )
 
     # Reading
@@ -139,13 +134,14 @@ class BlockWorker:
     def _read(self, block: Block) -> Rows:
         inputs = self.job.inputs
         labels = self.spec.targets_are == "labels"
-        return Rows(
+        rows = Rows(
             block[self.job.axis].start if block else 0,
             self._rows("predictions", inputs.predictions, block),
             self._labels(block) if labels else self._rows("targets", inputs.targets, block),
             None if inputs.weight is None else self._rows("weight", inputs.weight, block),
             None if inputs.pos_weight is None else self._rows("pos_weight", inputs.pos_weight, block),
         )
+        return rows._replace(selection=self._select(rows, block)) if self.spec.selects else rows
 
     def _rows(self, name: str, source: Source, block: Block) -> AnyArray:
         array = source.read(block, self._workspace[f"{name} as stored"])
@@ -161,134 +157,178 @@ class BlockWorker:
         without_axis = block[:axis] + block[axis + 1 :]
         return self.job.inputs.targets.read(without_axis, self._workspace["targets as stored"]).ravel()
 
+    def _select(self, rows: Rows, block: Block) -> Selection:
+        source = self.job.inputs.mask
+        if source is None:
+            return select(self.spec, rows.targets, None, "")
+        axis = self.job.axis
+        if block and source.shape[axis] == 1:
+            block = (*block[:axis], slice(0, 1), *block[axis + 1 :])
+        return select(self.spec, rows.targets, self._rows("mask", source, block), source.address)
+
     def _check_labels(self, block: Block, rows: Rows, gathered: list[_Gathered]) -> None:
         """Note labels that are no class; they are seen once, with the first window of their row."""
         if self.spec.targets_are != "labels" or rows.start > 0:
             return
-        outside = (rows.targets < 0) | (rows.targets >= self.job.shape[self.job.axis])
-        places = Places(self.job.shape, self.job.axis, block)
-        tally = places.first_distribution(np.flatnonzero(outside), rows.targets)
+        chosen = rows.selection.rows
+        labels = rows.targets if chosen is None else rows.targets[chosen]
+        outside = (labels < 0) | (labels >= self.job.shape[self.job.axis])
+        if not outside.any():
+            return
+        places = Places(self.job.shape, self.job.axis, block, chosen=chosen)
+        tally = places.first_distribution(np.flatnonzero(outside), labels)
         for result in gathered:
-            result.observe(labels_outside=tally)
+            result.add(LossPartial(observations=Observations(labels_outside=tally)))
 
     # Losses
 
     def _gather(self, loss: Loss, rows: Rows) -> _Gathered:
-        count, length = rows.predictions.shape
+        count, length = rows.shape
+        mapped = self.job.writers or (loss == "bce" and self.job.keeper(loss) is not None)
         return _Gathered(
             segment_sums=np.empty((count, count_segments(length))) if loss == "kl" else None,
-            map=self._workspace.floats(f"{loss} map", (count, length)) if self.job.writers else None,
+            map=self._workspace.floats(f"{loss} map", (count, length)) if mapped else None,
         )
 
-    def _add_piece(self, loss: Loss, piece: Piece, result: _Gathered, block: Block) -> None:
-        values = self._workspace.floats("loss", piece.y.shape)
-        places = Places(self.job.shape, self.job.axis, block, piece.rows.start, piece.columns.start)
-        if loss == "kl":
-            self._kl(piece, values, result, places)
+    def _add_piece(
+        self, loss: Loss, piece: Piece, result: _Gathered, block: Block, selection: Selection
+    ) -> None:
+        corner = (piece.rows.start, piece.columns.start)
+        places = Places(self.job.shape, self.job.axis, block, *corner, selection.rows)
+        values, observed = self._losses.terms(loss, piece, places)
+        if result.segment_sums is not None:
+            sums = _segment_sums(values)
+            if not np.isfinite(sums).all():
+                observed = observed.merge(self._losses.settle(loss, piece, values, places))
+                sums = _segment_sums(values)
+            result.segment_sums[piece.rows, segments_of(piece.columns)] = sums
+            part = LossPartial(observations=observed)
         else:
-            self._bce(piece, values, result, places)
+            part = self._of_elements(loss, piece, values, observed, places)
         if self.spec.by_target:
-            result.add(LossPartial(split=split_by_target(piece.y, values)))
+            counted = ... if piece.counted is None else piece.counted
+            part = part._replace(split=split_by_target(piece.y[counted], values[counted]))
+        if part != _NOTHING:
+            result.add(part)
         if result.map is not None:
             result.map[piece.rows, piece.columns] = values
 
-    def _kl(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
-        assert piece.log_p is not None
-        assert result.segment_sums is not None
-        log_y = piece.log_targets
-        if log_y is None:
-            log_y = self._workspace.floats("log_y", values.shape)
-            kernels.log_targets(piece.y, log_y)
-        kernels.kl(piece.log_p, log_y, piece.y, values)
-        sums = _segment_sums(values)
-        if not np.isfinite(sums).all():
-            self._settle(piece, values, result, places)
-            sums = _segment_sums(values)
-        result.segment_sums[piece.rows, segments_of(piece.columns)] = sums
-
-    def _settle(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
-        """Apply the zero policy to the terms that are not finite, and note what they are."""
-        assert piece.log_p is not None
-        row, column = odd = np.nonzero(~np.isfinite(values))
-        loss = values[odd]
-        log_y = None if piece.log_targets is None else piece.log_targets[odd]
-        zero = kernels.settle_kl(piece.log_p[odd], log_y, piece.y[odd], loss)
-        if self.spec.zero_policy == "limit":
-            loss[zero] = 0.0
-        values[odd] = loss
-        result.observe(
-            zero_terms=places.first_element(row[zero], column[zero], loss[zero]),
-            **places.nonfinite(row, column, loss),
-        )
-
-    def _bce(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
-        if piece.logits is not None:
-            self._bce_with_logits(piece, values, result, places)
-        else:
-            self._bce_of_probabilities(piece, values, result, places)
-        if piece.weight is not None:
-            np.multiply(values, piece.weight, out=values)
+    def _of_elements(
+        self, loss: Loss, piece: Piece, values: Array, observed: Observations, places: Places
+    ) -> LossPartial:
         total = exact_sum(values)
-        result.add(LossPartial(total=total))
         if total.nans or total.positive_infinities or total.negative_infinities:
-            row, column = odd = np.nonzero(~np.isfinite(values))
-            result.observe(**places.nonfinite(row, column, values[odd]))
+            observed = observed.merge(self._losses.settle(loss, piece, values, places))
+        part = LossPartial(total=total, observations=observed)
+        counted = piece.counted
 
-    def _bce_with_logits(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
-        assert piece.logits is not None
-        scratch = self._workspace.floats("scratch", values.shape)
-        spare = self._workspace.floats("spare", values.shape)
-        kernels.bce_with_logits(piece.logits, piece.y, piece.pos_weight, values, scratch, spare)
-        if not np.isfinite(values.sum()) and self.spec.zero_policy == "limit":
-            settled = kernels.settle_bce_with_logits(piece.logits, piece.y, piece.pos_weight, values)
-            result.observe(zero_terms=places.tally(settled & (values == 0), values))
-        result.observe(targets_outside=places.outside(piece.y))
+        def lie(which: Indices) -> Indices:
+            flat = which if counted is None else np.flatnonzero(counted)[which]
+            return places.elements(*np.divmod(flat, values.shape[1]))
 
-    def _bce_of_probabilities(self, piece: Piece, values: Array, result: _Gathered, places: Places) -> None:
-        assert piece.log_p is not None
-        log_p = self._workspace.floats("clamped log_p", values.shape)
-        log_1mp = self._workspace.floats("scratch", values.shape)
-        spare = self._workspace.floats("spare", values.shape)
-        np.copyto(log_p, piece.log_p)
-        if piece.p is not None:
-            result.observe(predictions_outside=places.outside(piece.p))
-            np.negative(piece.p, out=values)
-            kernels.log1p(values, log_1mp, spare)
-        else:
-            result.observe(predictions_outside=places.above_zero(piece.log_p))
-            kernels.log1mexp(piece.log_p, log_1mp, spare)
-        result.observe(targets_outside=places.outside(piece.y))
-        clamped = _clamped(log_p, log_1mp, piece.y)
-        kernels.bce(log_p, log_1mp, piece.y, values)
-        if clamped is not None:
-            result.observe(clamped_terms=places.tally(clamped, values))
+        return _with_statistics(
+            self.job, loss, part, values[... if counted is None else counted].ravel(), lie
+        )
 
     # Maps
 
-    def _write_maps(self, block: Block, gathered: list[_Gathered]) -> None:
-        for result in gathered:
-            if result.map is not None:
-                values = _from_rows(result.map, block_shape(block), self.job.axis)
-                for writer in self.job.writers:
-                    writer.write(block, values)
+    def _write_maps(self, block: Block, selection: Selection, gathered: list[_Gathered]) -> None:
+        for loss, result in zip(self.spec.losses, gathered, strict=True):
+            if result.map is None:
+                continue
+            rows, counted = _whole_map(result.map, selection, block, self.job.axis)
+            values = _from_rows(rows, block_shape(block), self.job.axis)
+            for writer in self.job.writers:
+                writer.write(block, values)
+            kept = self.job.keeper(loss)
+            if loss == "bce" and kept is not None:
+                shaped = None if counted is None else _from_rows(counted, block_shape(block), self.job.axis)
+                kept.write(block, values, shaped)
+
+
+_NOTHING = LossPartial()
 
 
 def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, ...]:
     """Add up the segments of each distribution, and the distributions of the block."""
-    return tuple(
-        partial if sums is None else partial.merge(_distributions(job, block, sums))
-        for partial, sums in zip(result.partials, result.segment_sums, strict=True)
-    )
+    chosen, count, elements = result.rows, result.shape[0], math.prod(result.shape)
+    alive: Indices | None = None
+    if result.counts is not None:
+        alive = np.flatnonzero(result.counts)
+        chosen = alive if chosen is None else chosen[alive]
+        count, elements = alive.size, int(result.counts.sum())
+    finished = []
+    for loss, partial, sums in zip(job.spec.losses, result.partials, result.segment_sums, strict=True):
+        partial = partial._replace(elements=elements, distributions=count)
+        if sums is not None:
+            losses = _add_segments(sums if alive is None else sums[alive])
+            partial = partial.merge(_distributions(job, loss, block, losses, chosen))
+        finished.append(partial)
+    return tuple(finished)
 
 
-def _distributions(job: Job, block: Block, segment_sums: Array) -> LossPartial:
-    if segment_sums.shape[1] == 1:
-        losses = segment_sums[:, 0]
+def _distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> LossPartial:
+    """What the losses of distributions, those of the `chosen` rows of a block, come to."""
+    _write_distributions(job, loss, block, losses, chosen)
+    places = Places(job.shape, job.axis, block, chosen=chosen)
+    worst = places.least_distribution(np.flatnonzero(losses < 0), losses)
+    part = LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
+    return _with_statistics(job, loss, part, losses, places.distributions)
+
+
+def _with_statistics(
+    job: Job, loss: Loss, part: LossPartial, values: Array, lie: Callable[[Indices], Indices]
+) -> LossPartial:
+    """Add what statistics need of values that are not kept, and the worst; `lie` tells their places."""
+    spec = job.spec
+    if spec.worst:
+        part = part._replace(worst=worst_of(values, lie, spec.worst))
+    if job.keeper(loss) is None:
+        part = part._replace(sketch=sketch_of(values))
+        if spec.blocks_of is not None:
+            part = part._replace(groups=groups_of(values, lie(np.arange(values.size)), spec.blocks_of))
+    return part
+
+
+def _write_distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> None:
+    outer = block[: job.axis] + block[job.axis + 1 :]
+    shape = block_shape(outer)
+    counted = None
+    if chosen is not None:
+        counted = np.zeros(math.prod(shape), np.bool_)
+        counted[chosen] = True
+        losses = _scattered(losses, chosen, counted.size)
+    for writer in job.distribution_writers:
+        writer.write(outer, losses.reshape(shape))
+    kept = job.keeper(loss)
+    if kept is not None:
+        kept.write(outer, losses.reshape(shape), None if counted is None else counted.reshape(shape))
+
+
+def _scattered(values: Array, chosen: Indices, count: int) -> Array:
+    """Values of the chosen rows among nan for the others."""
+    everywhere = np.full((count, *values.shape[1:]), np.nan)
+    everywhere[chosen] = values
+    return everywhere
+
+
+def _mark_batches(job: Job, block: Block, rows: Rows) -> None:
+    """Mark the entries of the first dimension of which anything counts here."""
+    batches, counted = job.batches, rows.selection.elements
+    assert batches is not None
+    if job.axis > 0:
+        looked = np.arange(rows.shape[0]) if counted is None else np.flatnonzero(counted.any(axis=1))
+        places = Places(job.shape, job.axis, block, chosen=rows.selection.rows)
+        batches[places.outer(looked)[0]] = True
     else:
-        losses = np.array([exact_sum(sums).value for sums in segment_sums])
-    negative = np.flatnonzero(losses < 0)
-    worst = Places(job.shape, job.axis, block).least_distribution(negative, losses)
-    return LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
+        along = batches[block[0]] if block else batches
+        along |= rows.shape[0] > 0 if counted is None else counted.any(axis=0)
+
+
+def _add_segments(segment_sums: Array) -> Array:
+    if segment_sums.shape[1] == 1:
+        return segment_sums[:, 0]
+    return np.array([exact_sum(sums).value for sums in segment_sums])
 
 
 def _segment_sums(values: Array) -> Array:
@@ -296,13 +336,18 @@ def _segment_sums(values: Array) -> Array:
     return sums
 
 
-def _clamped(log_p: Array, log_1mp: Array, y: Array) -> Mask | None:
-    """Which terms PyTorch's clamp changes; None where it changes none."""
-    if log_p.min() >= kernels.BCE_FLOOR and log_1mp.min() >= kernels.BCE_FLOOR:
-        return None
-    low_p, low_1mp = log_p < kernels.BCE_FLOOR, log_1mp < kernels.BCE_FLOOR
-    clamped: Mask = (low_p & (y != 0)) | (low_1mp & (y != 1))
-    return clamped
+def _whole_map(values: Array, selection: Selection, block: Block, axis: int) -> tuple[Array, Mask | None]:
+    """A map over all rows of a block, nan where nothing counts, and what counts."""
+    if selection.rows is None and selection.elements is None:
+        return values, None
+    counted = np.ones(values.shape, np.bool_) if selection.elements is None else selection.elements
+    values = np.where(counted, values, np.nan)
+    if selection.rows is None:
+        return values, counted
+    count = math.prod(block_shape(block[:axis] + block[axis + 1 :]))
+    everywhere = np.zeros((count, values.shape[1]), np.bool_)
+    everywhere[selection.rows] = counted
+    return _scattered(values, selection.rows, count), everywhere
 
 
 def _from_rows(rows: AnyArray, shape: tuple[int, ...], axis: int) -> AnyArray:

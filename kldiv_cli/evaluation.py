@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from kldiv_cli.diagnosis import Finding, Observations, Tally, find, unravel
-from kldiv_cli.engine import Job, LossPartial, MapWriter
+from kldiv_cli.engine import Job, MapWriter
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.functional import normalize_axis
-from kldiv_cli.reductions import Scalars, reduce_sum
+from kldiv_cli.partials import LossPartial
+from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
 from kldiv_cli.spec import Loss, Spec
+from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, Unit, check_groups
 from kldiv_cli.streaming import DEFAULT_RESOURCES, Progress, Resources, stream
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["Evaluation", "Input", "evaluate_sources"]
+__all__ = ["Evaluation", "Input", "WorstLoss", "evaluate_sources"]
 
 
 class Input(NamedTuple):
@@ -28,7 +32,14 @@ class Input(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     space: str
-    """What its values are taken for: logits, log-probs, probs or labels; of weights, factors."""
+    """What its values are taken for: logits, log-probs, probs or labels; factors, or a mask."""
+
+
+class WorstLoss(NamedTuple):
+    """One of the largest losses, and which distribution or element it is of."""
+
+    index: tuple[int, ...]  # type: ignore[assignment]
+    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +53,12 @@ class Evaluation:
     axis: int
     settings: Spec
     scalars: Scalars
+    statistics: Statistics
+    worst: tuple[WorstLoss, ...] = ()
+    """The largest losses, the worst first, as many as were asked for."""
     weight: Input | None = None
     pos_weight: Input | None = None
+    mask: Input | None = None
     by_target: TargetSplit | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -73,12 +88,14 @@ def evaluate_sources(
     inputs: Inputs,
     *,
     writers: Sequence[MapWriter] = (),
+    distribution_writers: Sequence[MapWriter] = (),
     resources: Resources = DEFAULT_RESOURCES,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, ...]:
     """Compute every loss of `spec` in one pass (two, for a distribution that does not fit a block).
 
-    `writers` take the per-element map; `progress` is told how many elements were done since it
+    `writers` take the per-element map, `distribution_writers` the loss of each distribution, nan
+    where it does not count; `progress` is told how many elements were done since it
     was last called.
 
     Raises
@@ -88,10 +105,21 @@ def evaluate_sources(
     """
     if writers and len(spec.losses) > 1:
         raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
+    if distribution_writers and spec.losses != ("kl",):
+        raise UsageError("distributions: kl has losses of distributions, bce of elements: see --output")
     fitted = fit(spec, inputs)
     shape = fitted.predictions.shape
     axis = normalize_axis(spec.axis, len(shape))
-    job = Job(spec=spec, shape=shape, axis=axis, inputs=fitted, writers=tuple(writers))
+    job = Job(
+        spec=spec,
+        shape=shape,
+        axis=axis,
+        inputs=fitted,
+        writers=tuple(writers),
+        distribution_writers=tuple(distribution_writers),
+        kept=tuple(_keeper(spec, loss, shape, axis) for loss in spec.losses),
+        batches=np.zeros(shape[:1] or (1,), np.bool_) if spec.selects else None,
+    )
     results = stream(job, resources, progress or (lambda done: None))
     inputs.verify()
     return tuple(
@@ -99,9 +127,52 @@ def evaluate_sources(
     )
 
 
+def _unit(loss: Loss) -> Unit:
+    """What a loss has one value of."""
+    return "distributions" if loss == "kl" else "elements"
+
+
+def _unit_shape(loss: Loss, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :] if loss == "kl" else shape
+
+
+def _keeper(spec: Spec, loss: Loss, shape: tuple[int, ...], axis: int) -> Kept | None:
+    """What keeps every value for the statistics, where they are few enough."""
+    units = _unit_shape(loss, shape, axis)
+    if spec.blocks_of is not None:
+        check_groups(math.prod(units), spec.blocks_of)
+    if math.prod(units) > LIMIT // len(spec.losses):
+        return None
+    return Kept(units, selected=spec.selects)
+
+
+def _statistics(job: Job, loss: Loss, result: LossPartial) -> Statistics:
+    spec, kept, unit = job.spec, job.keeper(loss), _unit(loss)
+    if kept is not None:
+        blocks = None if spec.blocks_of is None else kept.block_error(spec.blocks_of)
+        statistics = kept.statistics(unit, result.total, spec.quantiles)
+    else:
+        blocks = None if result.groups is None else result.groups.block_error()
+        statistics = (result.sketch or Sketch()).statistics(unit, spec.quantiles)
+    return statistics._replace(blocks=blocks)
+
+
+def _worst(job: Job, loss: Loss, result: LossPartial) -> tuple[WorstLoss, ...]:
+    if result.worst is None:
+        return ()
+    shape = _unit_shape(loss, job.shape, job.axis)
+    return tuple(WorstLoss(unravel(place, shape) or (), value) for value, place in result.worst.ranked)
+
+
+def _divisors(job: Job, result: LossPartial) -> Divisors:
+    if job.batches is None:
+        return divisors_of(job.shape, job.axis)
+    return Divisors(result.elements, int(np.count_nonzero(job.batches)), result.distributions)
+
+
 def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Evaluation:
     _check_domain(job, loss, result.observations)
-    scalars = reduce_sum(result.total.value, job.shape, job.axis, batchmean=loss == "kl")
+    scalars = reduce_sum(result.total.value, _divisors(job, result), batchmean=loss == "kl")
     return Evaluation(
         loss=loss,
         predictions=_input(inputs.predictions, job.spec.predictions_are),
@@ -110,8 +181,11 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
         axis=job.axis,
         settings=job.spec,
         scalars=scalars,
-        weight=_factors(inputs.weight),
-        pos_weight=_factors(inputs.pos_weight),
+        statistics=_statistics(job, loss, result),
+        worst=_worst(job, loss, result),
+        weight=_described(inputs.weight, "factors"),
+        pos_weight=_described(inputs.pos_weight, "factors"),
+        mask=_described(inputs.mask, "mask"),
         by_target=result.split,
         findings=find(
             result.observations,
@@ -135,8 +209,8 @@ def _input(source: Source, space: str) -> Input:
     return Input(address=source.address, shape=source.shape, dtype=str(source.dtype), space=space)
 
 
-def _factors(source: Source | None) -> Input | None:
-    return None if source is None else _input(source, "factors")
+def _described(source: Source | None, space: str) -> Input | None:
+    return None if source is None else _input(source, space)
 
 
 def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kldiv_cli import kernels
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.kernels import SEGMENT
+from kldiv_cli.selection import EVERYTHING, Selection
 from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Spec
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 PIECE: Final = 32 * SEGMENT
 """Elements worked on at once: small enough for the cache, large enough that threads seldom wait
@@ -71,6 +73,19 @@ class Rows(NamedTuple):
     """Of labels, one a row."""
     weight: AnyArray | None
     pos_weight: AnyArray | None
+    selection: Selection = EVERYTHING
+    """What of them counts."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows are looked at, and how long they are."""
+        count, length = self.predictions.shape
+        return (count if self.selection.rows is None else self.selection.rows.size, length)
+
+    def part(self, values: AnyArray, rows: slice, columns: slice) -> AnyArray:
+        """Some of the rows that are looked at."""
+        chosen = self.selection.rows
+        return values[rows, columns] if chosen is None else values[chosen[rows], columns]
 
 
 class Piece:
@@ -85,11 +100,22 @@ class Piece:
     logits: Array | None = None
     weight: Array | None = None
     pos_weight: Array | None = None
+    counted: Mask | None = None
+    """Which elements count, where not all do; the others are 0."""
 
     def __init__(self, rows: slice, columns: slice, y: Array) -> None:
         self.rows, self.columns = rows, columns
         self.y = y
         """Target probabilities."""
+
+    def select(self, counted: Mask) -> None:
+        """Make nothing of the elements that do not count."""
+        if counted.all():
+            return
+        self.counted = counted
+        for values in (self.y, self.log_targets, self.log_p, self.p, self.logits):
+            if values is not None:
+                values[~counted] = 0.0
 
 
 def count_segments(length: int) -> int:
@@ -106,7 +132,7 @@ def by_segment(values: Array) -> Array:
     return values.reshape(-1, min(values.shape[1], SEGMENT))
 
 
-def _tiles(count: int, length: int) -> Iterator[tuple[slice, list[slice]]]:
+def _tiles(rows: range, length: int) -> Iterator[tuple[slice, list[slice]]]:
     """Cut rows into groups, and each group's columns into whole segments or the last, shorter one."""
     step = max(1, PIECE // SEGMENT) * SEGMENT
     whole = length - length % SEGMENT
@@ -114,8 +140,8 @@ def _tiles(count: int, length: int) -> Iterator[tuple[slice, list[slice]]]:
     if whole < length:
         columns.append(slice(whole, length))
     height = max(1, PIECE // min(length, step))
-    for top in range(0, count, height):
-        yield slice(top, min(top + height, count)), columns
+    for top in range(rows.start, rows.stop, height):
+        yield slice(top, min(top + height, rows.stop)), columns
 
 
 class PieceReader:
@@ -126,7 +152,8 @@ class PieceReader:
         self._workspace = workspace
 
     def pieces(self, rows: Rows, norms: Norms) -> Iterator[Piece]:
-        for part, columns in _tiles(*rows.predictions.shape):
+        count, length = rows.shape
+        for part, columns in _tiles(range(count), length):
             part_norms = self._norms(rows, part, norms)
             for cut in columns:
                 yield self._piece(rows, part, cut, part_norms)
@@ -138,47 +165,53 @@ class PieceReader:
         if rows.predictions.shape[1] <= SEGMENT:
             return norms
         return Norms(
-            self._norm(rows.predictions[part]) if self.spec.log_softmax else None,
-            self._norm(rows.targets[part]) if self.spec.targets_softmax else None,
+            self._norm(rows, rows.predictions, part) if self.spec.log_softmax else None,
+            self._norm(rows, rows.targets, part) if self.spec.targets_softmax else None,
         )
 
-    def _norm(self, values: AnyArray) -> Norm:
-        return Norm(*kernels.merge_partition(*self.partition(values)))
+    def _norm(self, rows: Rows, values: AnyArray, part: slice) -> Norm:
+        return Norm(*kernels.merge_partition(*self.partition(rows, values, range(part.start, part.stop))))
 
-    def partition(self, values: AnyArray) -> Partition:
-        shape = (values.shape[0], count_segments(values.shape[1]))
+    def partition(self, rows: Rows, values: AnyArray, within: range | None = None) -> Partition:
+        """Maxima and sums of exponentials of `values`, one of the arrays of `rows`, by segment."""
+        count, length = rows.shape
+        within = range(count) if within is None else within
+        shape = (len(within), count_segments(length))
         partition = Partition(np.empty(shape), np.empty(shape))
-        for part, columns in _tiles(*values.shape):
+        for part, columns in _tiles(within, length):
             for cut in columns:
-                z = by_segment(self._logits("partition", values[part, cut]))
+                z = by_segment(self._logits("partition", rows.part(values, part, cut)))
                 peaks, sums = kernels.partition(z, self._floats("scratch", z.shape))
-                here = (part, segments_of(cut))
+                here = (slice(part.start - within.start, part.stop - within.start), segments_of(cut))
                 partition.peaks[here] = peaks.reshape(part.stop - part.start, -1)
                 partition.sums[here] = sums.reshape(part.stop - part.start, -1)
         return partition
 
     def _piece(self, rows: Rows, part: slice, columns: slice, norms: Norms) -> Piece:
         piece = self._with_targets(rows, part, columns, norms.targets)
-        self._add_predictions(piece, rows.predictions[part, columns], norms.predictions)
+        self._add_predictions(piece, rows.part(rows.predictions, part, columns), norms.predictions)
         if rows.weight is not None:
-            piece.weight = self._load("weight", rows.weight[part, columns])
+            piece.weight = self._load("weight", rows.part(rows.weight, part, columns))
         if rows.pos_weight is not None:
-            piece.pos_weight = self._load("pos_weight", rows.pos_weight[part, columns])
+            piece.pos_weight = self._load("pos_weight", rows.part(rows.pos_weight, part, columns))
+        if rows.selection.elements is not None:
+            piece.select(rows.selection.elements[part, columns])
         return piece
 
     def _with_targets(self, rows: Rows, part: slice, columns: slice, norm: Norm | None) -> Piece:
+        if self.spec.targets_are == "labels":
+            return Piece(part, columns, self._one_hot(rows, part, columns))
+        stored = rows.part(rows.targets, part, columns)
         match self.spec.targets_are:
             case "probs":
-                return Piece(part, columns, self._load("y", rows.targets[part, columns]))
-            case "labels":
-                return Piece(part, columns, self._one_hot(rows, part, columns))
+                return Piece(part, columns, self._load("y", stored))
             case "log-probs":
-                log_targets = self._load("log_targets", rows.targets[part, columns])
+                log_targets = self._load("log_targets", stored)
             case "logits" if self.spec.targets_softmax:
-                log_targets = self._logits("log_targets", rows.targets[part, columns])
+                log_targets = self._logits("log_targets", stored)
                 self._normalize(log_targets, norm)
             case "logits":
-                z = self._logits("log_targets", rows.targets[part, columns])
+                z = self._logits("log_targets", stored)
                 return Piece(part, columns, self._sigmoid(z))
         y = np.exp(log_targets, out=self._floats("y", log_targets.shape))
         piece = Piece(part, columns, y)
@@ -198,7 +231,7 @@ class PieceReader:
             piece.log_p = np.log(piece.p, out=self._floats("log_p", values.shape))
 
     def _one_hot(self, rows: Rows, part: slice, columns: slice) -> Array:
-        labels = rows.targets[part]
+        labels = rows.targets[part if rows.selection.rows is None else rows.selection.rows[part]]
         y = self._floats("y", (len(labels), columns.stop - columns.start))
         y.fill(0.0)
         column = labels.astype(np.intp) - columns.start - rows.start

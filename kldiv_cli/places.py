@@ -26,6 +26,8 @@ class Places(NamedTuple):
     block: Block
     top: int = 0
     left: int = 0
+    chosen: Indices | None = None
+    """The rows of the block that are looked at, where not all are."""
 
     def tally(self, mask: Mask, values: Array) -> Tally:
         """Count a mask over the piece, and find its first element."""
@@ -56,7 +58,7 @@ class Places(NamedTuple):
         """Count elements, and find the first of them."""
         if row.size == 0:
             return Tally()
-        flat = self._flat(row, column)
+        flat = self.elements(row, column)
         first = int(flat.argmin())
         return Tally(row.size, int(flat[first]), float(values[first]))
 
@@ -64,7 +66,7 @@ class Places(NamedTuple):
         """Count distributions, by their rows in the block, and find the first of them."""
         if rows.size == 0:
             return Tally()
-        flat = self._flat_distributions(rows)
+        flat = self.distributions(rows)
         first = int(flat.argmin())
         return Tally(rows.size, int(flat[first]), values[rows[first]].item())
 
@@ -76,22 +78,27 @@ class Places(NamedTuple):
         worst = self.first_distribution(rows[values[rows] == least], values)
         return Tally(rows.size, worst.place, worst.value)
 
-    def _flat(self, row: Indices, column: Indices) -> Indices:
+    def elements(self, row: Indices, column: Indices) -> Indices:
+        """Where elements of the piece lie in the flattened array."""
         if not self.shape:
             return np.zeros(row.size, np.intp)
-        others = self._others(row + self.top)
+        others = self.outer(row)
         along = column + self.left + self.block[self.axis].start
         index = (*others[: self.axis], along, *others[self.axis :])
         return np.asarray(np.ravel_multi_index(index, self.shape))
 
-    def _flat_distributions(self, row: Indices) -> Indices:
+    def distributions(self, row: Indices) -> Indices:
+        """Where distributions lie among all of them."""
         lengths = _without(self.shape, self.axis)
         if not lengths:
             return np.zeros(row.size, np.intp)
-        return np.asarray(np.ravel_multi_index(self._others(row), lengths))
+        return np.asarray(np.ravel_multi_index(self.outer(row), lengths))
 
-    def _others(self, row: Indices) -> tuple[Indices, ...]:
-        """The indices of rows of the block in all dimensions but the axis."""
+    def outer(self, row: Indices) -> tuple[Indices, ...]:
+        """The indices of rows in all dimensions but the axis."""
+        row = row + self.top
+        if self.chosen is not None:
+            row = self.chosen[row]
         lengths = _without(block_shape(self.block), self.axis)
         if not lengths:
             return ()

@@ -7,6 +7,7 @@ smallest floats: nothing is rounded until `ExactSum.value`, which rounds once, a
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy.typing as npt
 from kldiv_cli.errors import UsageError
 
 __all__ = [
+    "Divisors",
     "ExactSum",
     "Reduction",
     "Scalars",
     "check_reduction",
+    "divisors_of",
     "exact_sum",
     "legacy_reduction",
     "reduce_sum",
@@ -47,6 +50,11 @@ class ExactSum(NamedTuple):
             self.negative_infinities + other.negative_infinities,
             self.nans + other.nans,
         )
+
+    @property
+    def fraction(self) -> Fraction:
+        """The sum of the finite values, not rounded at all."""
+        return Fraction(self.scaled, 1 << _SCALE)
 
     @property
     def value(self) -> float:
@@ -120,11 +128,27 @@ class Scalars(NamedTuple):
     distributions: int
 
 
-def reduce_sum(total: float, shape: tuple[int, ...], axis: int, *, batchmean: bool) -> Scalars:
-    """Divide a sum over `shape` by the number of elements, of batch entries, of distributions."""
-    elements = math.prod(shape)
-    batch = shape[0] if shape else 1
-    distributions = math.prod(shape[:axis] + shape[axis + 1 :])
+class Divisors(NamedTuple):
+    """How many there are, of those that count."""
+
+    elements: int
+    batch: int
+    """Entries of the first dimension."""
+    distributions: int
+
+
+def divisors_of(shape: tuple[int, ...], axis: int) -> Divisors:
+    """Where all of an array counts."""
+    return Divisors(
+        elements=math.prod(shape),
+        batch=shape[0] if shape else 1,
+        distributions=math.prod(shape[:axis] + shape[axis + 1 :]),
+    )
+
+
+def reduce_sum(total: float, divisors: Divisors, *, batchmean: bool) -> Scalars:
+    """Divide a sum by the number of elements, of batch entries, of distributions."""
+    elements, batch, distributions = divisors
     return Scalars(
         sum=total,
         mean=_divide(total, elements),

@@ -6,7 +6,7 @@ import numpy as np
 
 from kldiv_cli.errors import AxisError, FormatError, ShapeMismatch
 from kldiv_cli.functional import normalize_axis
-from kldiv_cli.sources import BroadcastSource, Inputs, Source
+from kldiv_cli.sources import BroadcastSource, ExpandedSource, Inputs, SliceSource, Source
 from kldiv_cli.spec import Spec
 
 __all__ = ["fit", "map_shape"]
@@ -22,7 +22,7 @@ def map_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:
     AxisError
         There is no such axis.
     """
-    predictions, targets = inputs.predictions, inputs.targets
+    predictions, targets = _trimmed(spec, inputs)
     if spec.broadcast and spec.targets_are != "labels":
         shape = _broadcast_shape(predictions, targets)
         _check_softmax(spec, inputs, shape, _axis(spec, predictions, shape))
@@ -41,13 +41,45 @@ def map_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:
 def fit(spec: Spec, inputs: Inputs) -> Inputs:
     """The inputs stretched to one shape, but for labels."""
     shape = map_shape(spec, inputs)
+    predictions, targets = _trimmed(spec, inputs)
     labels = spec.targets_are == "labels"
     return Inputs(
-        predictions=_stretched(inputs.predictions, shape),
-        targets=inputs.targets if labels else _stretched(inputs.targets, shape),
+        predictions=_stretched(predictions, shape),
+        targets=targets if labels else _stretched(targets, shape),
         weight=_factor("weight", inputs.weight, shape),
         pos_weight=_factor("pos_weight", inputs.pos_weight, shape),
+        mask=_mask(inputs.mask, shape, normalize_axis(spec.axis, len(shape))),
     )
+
+
+def _trimmed(spec: Spec, inputs: Inputs) -> tuple[Source, Source]:
+    """Predictions and targets, the longer of them cut along the axis where that was asked for."""
+    predictions, targets = inputs.predictions, inputs.targets
+    if not spec.trim_axis or predictions.ndim != targets.ndim or not predictions.shape:
+        return predictions, targets
+    axis = _axis(spec, predictions, predictions.shape)
+    length = min(predictions.shape[axis], targets.shape[axis])
+    return _cut(predictions, axis, length), _cut(targets, axis, length)
+
+
+def _cut(source: Source, axis: int, length: int) -> Source:
+    if source.shape[axis] == length:
+        return source
+    whole = [slice(0, extent) for extent in source.shape]
+    return SliceSource(source, source.address, (*whole[:axis], slice(0, length), *whole[axis + 1 :]))
+
+
+def _mask(source: Source | None, shape: tuple[int, ...], axis: int) -> Source | None:
+    """A mask of all dimensions; along the axis it stays of length 1 where one value is for a distribution."""
+    if source is None:
+        return None
+    if shape and source.shape == shape[:axis] + shape[axis + 1 :]:
+        return ExpandedSource(source, axis)
+    stretched = _factor("mask", source, shape)
+    own = axis - (len(shape) - source.ndim)
+    if stretched is None or not shape or (own >= 0 and source.shape[own] == shape[axis]):
+        return stretched
+    return BroadcastSource(source, (*shape[:axis], 1, *shape[axis + 1 :]))
 
 
 def _axis(spec: Spec, predictions: Source, shape: tuple[int, ...]) -> int:
@@ -100,11 +132,9 @@ def _shape_hint(predictions: Source, targets: Source, axis: int) -> str:
         return "; if these are class labels, say --targets-are labels"
     differing = [d for d, (a, b) in enumerate(zip(shape, other, strict=False)) if a != b]
     if len(shape) == len(other) and differing == [axis]:
-        shorter = min(shape[axis], other[axis])
-        part = ", ".join(f"0:{shorter}" if d == axis else ":" for d in range(len(shape)))
         return (
             f"; axis {axis} has {shape[axis]} and {other[axis]} entries, is one padded? "
-            f"cut it with FILE::[{part}]"
+            f"--trim-axis cuts it to {min(shape[axis], other[axis])}"
         )
     try:
         np.broadcast_shapes(shape, other)

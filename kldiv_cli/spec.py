@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
 from kldiv_cli.errors import UsageError
 from kldiv_cli.functional import ZeroPolicy, check_axis
 
-__all__ = ["Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
+__all__ = ["QUANTILES", "Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
 
 Loss = Literal["kl", "bce"]
 PredictionSpace = Literal["log-probs", "probs", "logits"]
 TargetSpace = Literal["probs", "log-probs", "logits", "labels"]
+
+QUANTILES: Final = (0.001, 0.01, 0.05, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999)
+"""Always told; 0.5 is the median."""
 
 _DEFAULT_PREDICTIONS: Final[dict[Loss, PredictionSpace]] = {"kl": "log-probs", "bce": "probs"}
 
@@ -34,12 +38,28 @@ class Spec:
     zero_policy: ZeroPolicy = "limit"
     by_target: bool = False
     broadcast: bool = False
+    mask: bool = False
+    """There is an array that says what counts."""
+    ignore_value: float | None = None
+    """Elements, or labels, of this target do not count."""
+    trim_axis: bool = False
+    """The longer of predictions and targets is cut to the other's length along the axis."""
+    quantiles: tuple[float, ...] = QUANTILES
+    worst: int = 0
+    """As many of the largest losses are listed."""
+    blocks_of: int | None = None
+    """Consecutive losses that depend on each other."""
+
+    @property
+    def selects(self) -> bool:
+        """Not everything counts."""
+        return self.mask or self.ignore_value is not None
 
     @property
     def elementwise(self) -> bool:
         """No value depends on another, so that blocks may cut the axis anywhere."""
         return self.losses == ("bce",) and not (
-            self.log_softmax or self.targets_are == "labels" or self.targets_softmax
+            self.log_softmax or self.targets_are == "labels" or self.targets_softmax or self.selects
         )
 
     @property
@@ -66,10 +86,17 @@ def resolve_spec(
     broadcast: bool = False,
     weight: bool = False,
     pos_weight: bool = False,
+    mask: bool = False,
+    ignore_value: float | None = None,
+    trim_axis: bool = False,
+    quantiles: Sequence[float] = (),
+    worst: int = 0,
+    blocks_of: int | None = None,
 ) -> Spec:
     """Check options against each other and fill in what they imply.
 
-    `weight` and `pos_weight` say whether there are such arrays.
+    `weight`, `pos_weight` and `mask` say whether there are such arrays; `quantiles` come to those
+    that are always told.
 
     Raises
     ------
@@ -94,9 +121,17 @@ def resolve_spec(
         zero_policy=_choice("zero_policy", zero_policy, _ZERO_POLICIES),
         by_target=by_target,
         broadcast=broadcast,
+        mask=mask,
+        ignore_value=_number("ignore_value", ignore_value),
+        trim_axis=trim_axis,
+        quantiles=_quantiles(quantiles),
+        worst=_count("worst", worst, 0),
+        blocks_of=None if blocks_of is None else _count("blocks_of", blocks_of, 2),
     )
     if broadcast and spec.targets_are == "labels":
         raise UsageError("broadcast: does not go with labels, whose shape is that without the axis")
+    if broadcast and trim_axis:
+        raise UsageError("trim_axis: does not go with --broadcast; give only one of them")
     _check_temperature(spec)
     _check_weights(spec, weight, pos_weight)
     return spec
@@ -115,6 +150,26 @@ def _choice(option: str, value: str, choices: tuple[Name, ...]) -> Name:
         if choice == value:
             return choice
     raise UsageError(f"{option} {value!r}: expected one of {', '.join(choices)}")
+
+
+def _number(option: str, value: float | None) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise UsageError(f"{option} {value!r}: expected a number")
+    return None if value is None else float(value)
+
+
+def _count(option: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{option} {value!r}: expected a whole number, {least} or more")
+    return value
+
+
+def _quantiles(given: Sequence[float]) -> tuple[float, ...]:
+    """Those that are always told and the given ones, in order."""
+    for quantile in given:
+        if not 0 <= quantile <= 1:
+            raise UsageError(f"quantiles {quantile!r}: expected numbers between 0 and 1, such as 0.999")
+    return tuple(sorted({*QUANTILES, *map(float, given)}))
 
 
 def _prediction_space(

@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from kldiv_cli import execution
 from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
-from kldiv_cli.engine import BlockWorker, Job, LossPartial, WindowResult, finish
+from kldiv_cli.engine import BlockWorker, Job, finish
 from kldiv_cli.errors import UsageError
 from kldiv_cli.kernels import SEGMENT, merge_partition
+from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.pieces import PIECE, Norm, Norms, Partition
 from kldiv_cli.target_split import TargetSplit
 
@@ -79,7 +81,8 @@ def _budget(job: Job, resources: Resources) -> tuple[int, int]:
     for name, given in resources._asdict().items():
         if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
             raise UsageError(f"{name} {given!r}: expected a whole number")
-    per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(job.writers)
+    mapped = job.writers or ("bce" in job.spec.losses and job.keeper("bce") is not None)
+    per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(mapped)
     overhead = _BUFFERS * 8 * PIECE
     least = overhead + per_element * _SMALLEST_BLOCK
     workers, memory = _shares(resources, least)
@@ -174,14 +177,26 @@ def _in_order(
 
 def _joined(results: Iterable[WindowResult]) -> WindowResult:
     """The windows of one block as if they had been one."""
-    partials, sums = zip(*results, strict=True)
+    partials, sums, shapes, rows, counts = zip(*results, strict=True)
     return WindowResult(
         tuple(_fold(of_loss) for of_loss in zip(*partials, strict=True)),
         tuple(
             None if of_loss[0] is None else np.concatenate(of_loss, axis=1)
             for of_loss in zip(*sums, strict=True)
         ),
+        (shapes[0][0], sum(length for _, length in shapes)),
+        rows[0],
+        _joined_counts(shapes, counts),
     )
+
+
+def _joined_counts(
+    shapes: tuple[tuple[int, int], ...], counts: tuple[npt.NDArray[np.int64] | None, ...]
+) -> npt.NDArray[np.int64] | None:
+    if all(of_window is None for of_window in counts):
+        return None
+    whole = (length if c is None else c for (_, length), c in zip(shapes, counts, strict=True))
+    return np.asarray(np.zeros(shapes[0][0], np.int64) + sum(whole))
 
 
 def _fold(partials: Iterable[LossPartial]) -> LossPartial:

@@ -30,9 +30,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("streaming",),
     ("engine", "execution", "shapes"),
+    ("partials", "piece_losses"),
     ("pieces", "places"),
-    ("map_view", "diagnosis", "target_split"),
-    ("reductions",),
+    ("map_view", "diagnosis", "target_split", "statistics", "selection"),
+    ("reductions", "histogram"),
     ("spec", "sinks", "sources"),
     ("blocks", "buffers"),
     ("functional",),
@@ -49,7 +50,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 """The only importers of what is heavy."""
 
-PURE = ("functional", "kernels", "reductions", "diagnosis")
+PURE = ("functional", "kernels", "reductions", "histogram", "statistics", "selection", "diagnosis")
 """Numbers in, numbers out: these know neither files nor terminals."""
 
 

@@ -34,7 +34,7 @@ def findings(
     zero_policy: str = "limit",
     itemsize: int = 8,
 ) -> tuple[Finding, ...]:
-    scalars = reduce_sum(1.0, shape, axis, batchmean=loss == "kl")
+    scalars = reduce_sum(1.0, divisors_of(shape, axis), batchmean=loss == "kl")
     observed = Observations() if observations is None else observations
     return find(observed, scalars, shape, axis, zero_policy=zero_policy, softmax=False, itemsize=itemsize)
 
@@ -202,7 +202,7 @@ def test_several_findings_come_in_the_order_of_the_list() -> None:
 def remarked(
     reduction: str | None, shape: tuple[int, ...] = (4, 3), axis: int = 1, loss: Loss = "kl"
 ) -> tuple[Finding, ...]:
-    scalars = reduce_sum(1.0, shape, axis, batchmean=loss == "kl")
+    scalars = reduce_sum(1.0, divisors_of(shape, axis), batchmean=loss == "kl")
     return find_reduction(loss, reduction, scalars, shape)
 
 

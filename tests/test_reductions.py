@@ -172,7 +172,7 @@ def test_exact_sum_takes_strided_and_read_only_arrays_and_leaves_them_alone() ->
 def test_reductions_divide_by_elements_first_dimension_and_distributions(
     shape: tuple[int, ...], axis: int, mean: float, batchmean: float, distmean: float
 ) -> None:
-    scalars = reduce_sum(12.0, shape, axis, batchmean=True)
+    scalars = reduce_sum(12.0, divisors_of(shape, axis), batchmean=True)
     assert (scalars.sum, scalars.mean, scalars.batchmean, scalars.distmean) == (
         12.0,
         mean,
@@ -186,7 +186,7 @@ def test_reductions_divide_by_elements_first_dimension_and_distributions(
 def test_divisors_are_named_beside_the_values(lengths: list[int], axis: int, total: float) -> None:
     shape = tuple(lengths)
     axis = min(axis, max(0, len(shape) - 1))
-    scalars = reduce_sum(total, shape, axis, batchmean=True)
+    scalars = reduce_sum(total, divisors_of(shape, axis), batchmean=True)
     assert scalars.elements == math.prod(shape)
     assert scalars.distributions * (shape[axis] if shape else 1) == scalars.elements
     assert scalars.mean == total / scalars.elements

@@ -10,6 +10,7 @@ from kldiv_cli.cli import options
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from kldiv_cli.diagnosis import Finding
     from kldiv_cli.evaluation import Evaluation
     from kldiv_cli.map_view import MapWindow
     from kldiv_cli.reductions import Reduction
@@ -35,6 +36,12 @@ def compute(
     zero_policy: options.ZeroPolicyName = "limit",
     broadcast: options.Broadcast = False,
     by_target: options.ByTarget = False,
+    mask: options.Mask = None,
+    ignore_value: options.IgnoreValue = None,
+    trim_axis: options.TrimAxis = False,
+    quantiles: options.Quantiles = None,
+    worst: options.WorstCount = 0,
+    blocks_of: options.BlocksOf = None,
     reduction: options.ReductionName = None,
     size_average: options.SizeAverage = None,
     reduce: options.Reduce = None,
@@ -44,14 +51,16 @@ def compute(
     json: options.Json = False,
     precision: options.Precision = None,
     output: options.Output = None,
+    distributions: options.Distributions = None,
     output_dtype: options.OutputDtype = None,
     force: options.Force = False,
     workers: options.Workers = None,
     memory: options.Memory = None,
     progress: options.ProgressBar = None,
     allow_external: options.AllowExternal = False,
+    strict: options.Strict = False,
     debug: options.Debug = False,
-) -> None:
+) -> int:
     """Compute KL divergence or BCE of predictions and targets.
 
     \b
@@ -64,7 +73,10 @@ def compute(
     The per-element map, shown and written:
       kldiv compute heat.npy gauss.npy --reduction none --output map.npy
 
-    Exit codes: 0 fine, 2 could not be computed, 3 an internal error.
+    Which tokens are worst, padding not counted:
+      kldiv compute logits.npy teacher.npy --log-softmax -1 --mask mask.npy --worst 10
+
+    Exit codes: 0 fine, 1 a warning with --strict, 2 could not be computed, 3 an internal error.
     """
     from kldiv_cli.api import evaluate_to, open_inputs
     from kldiv_cli.report.progress import progress_bar
@@ -84,23 +96,31 @@ def compute(
         broadcast=broadcast,
         weight=weight is not None,
         pos_weight=pos_weight is not None,
+        mask=mask is not None,
+        ignore_value=ignore_value,
+        trim_axis=trim_axis,
+        quantiles=options.parse_numbers("quantiles", quantiles),
+        worst=worst,
+        blocks_of=blocks_of,
     )
     shown = _format(format, json, precision)
     chosen = _reduction(reduction, size_average, reduce, spec)
-    inputs = open_inputs(predictions, targets, weight, pos_weight, allow_external=allow_external)
+    inputs = open_inputs(predictions, targets, weight, pos_weight, mask, allow_external=allow_external)
     window = _window(spec, inputs, chosen, map_slice, full)
     with progress_bar(*_work(spec, inputs), wanted=progress) as advance:
         evaluations = evaluate_to(
             spec,
             inputs,
             output=output,
+            distributions=distributions,
             output_dtype=output_dtype,
             force=force,
             writers=() if window is None else (window,),
             resources=Resources(workers=workers, memory=memory),
             progress=advance,
         )
-    _report(evaluations, shown, chosen, window, precision)
+    findings = _report(evaluations, shown, chosen, window, precision)
+    return int(strict and any(finding.severity == "warning" for finding in findings))
 
 
 def _format(format: Format, json: bool, precision: int | None) -> Format:
@@ -169,7 +189,7 @@ def _report(
     reduction: Reduction | None,
     window: MapWindow | None,
     precision: int | None,
-) -> None:
+) -> list[Finding]:
     from kldiv_cli.diagnosis import find_reduction
     from kldiv_cli.report.console import tell, tell_findings, write
     from kldiv_cli.report.render import render
@@ -182,5 +202,6 @@ def _report(
     write(render(evaluations, format, reduction, view, precision))
     if view is not None and view.cut:
         tell("note", f"{view.values.size} of {view.asked} elements shown; --full shows all")
-    for finding in dict.fromkeys(f for e in evaluations for f in e.findings):
-        tell_findings([finding])
+    findings = list(dict.fromkeys(f for e in evaluations for f in e.findings))
+    tell_findings(findings)
+    return findings

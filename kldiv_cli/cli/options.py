@@ -8,21 +8,27 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from kldiv_cli.errors import UsageError
+
 __all__ = [
     "AllowExternal",
     "Axis",
+    "BlocksOf",
     "Broadcast",
     "ByTarget",
     "Debug",
+    "Distributions",
     "Force",
     "FormatName",
     "Full",
+    "IgnoreValue",
     "Json",
     "LogSoftmax",
     "LogTarget",
     "LossName",
     "LossNames",
     "MapSlice",
+    "Mask",
     "Memory",
     "Output",
     "OutputDtype",
@@ -31,15 +37,20 @@ __all__ = [
     "Predictions",
     "PredictionsAre",
     "ProgressBar",
+    "Quantiles",
     "Reduce",
     "ReductionName",
     "SizeAverage",
+    "Strict",
     "Targets",
     "TargetsAre",
     "Temperature",
+    "TrimAxis",
     "Weight",
     "Workers",
+    "WorstCount",
     "ZeroPolicyName",
+    "parse_numbers",
 ]
 
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -52,6 +63,14 @@ def parse_size(text: str) -> int:
     if match is None or len(text) > 99:
         raise typer.BadParameter(f"{text!r}: expected a size like 64MiB")
     return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+
+
+def parse_numbers(option: str, text: str | None) -> list[float]:
+    """Numbers between commas, none of nothing; Typer itself would parse each item of a list."""
+    try:
+        return [float(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: expected numbers such as 0.25,0.75") from None
 
 
 # What is compared
@@ -140,6 +159,31 @@ Temperature = Annotated[
         help="Divide logits by this. The loss is not multiplied by its square.",
     ),
 ]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="1 (or true) where something counts, else 0: of the predictions' shape without the axis, "
+        "or of one that broadcasts to theirs. The divisors follow.",
+    ),
+]
+IgnoreValue = Annotated[
+    float | None,
+    typer.Option(
+        "--ignore-value",
+        metavar="X",
+        help="Targets, or labels, of this value do not count, such as -100.",
+        show_default=False,
+    ),
+]
+TrimAxis = Annotated[
+    bool,
+    typer.Option(
+        "--trim-axis",
+        help="Cut the longer of predictions and targets along the axis: for padded vocabularies.",
+    ),
+]
 ZeroPolicyName = Annotated[
     Literal["limit", "torch"],
     typer.Option("--zero-policy", help="What 0 times infinity is: 0, its limit, or nan as in PyTorch."),
@@ -206,6 +250,38 @@ Precision = Annotated[
     ),
 ]
 
+Quantiles = Annotated[
+    str | None,
+    typer.Option(
+        "--quantiles",
+        metavar="Q,...",
+        help="More quantiles for the statistics, such as 0.25,0.75.",
+        show_default=False,
+    ),
+]
+WorstCount = Annotated[
+    int,
+    typer.Option(
+        "--worst",
+        metavar="N",
+        min=0,
+        help="List the N worst distributions (kl) or elements (bce).",
+        show_default=False,
+    ),
+]
+BlocksOf = Annotated[
+    int | None,
+    typer.Option(
+        "--blocks-of",
+        metavar="K",
+        min=2,
+        help="K consecutive losses depend on each other (tokens of a text): a second standard error "
+        "is taken from the means of such blocks.",
+        show_default=False,
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is a warning.")]
+
 # What is written
 
 Output = Annotated[
@@ -218,6 +294,15 @@ OutputDtype = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace the output file, with all that is in it, if it exists.")
+]
+
+Distributions = Annotated[
+    str | None,
+    typer.Option(
+        "--distributions",
+        metavar="FILE",
+        help="Write the loss of each distribution to file.npy or file.h5::/name (kl).",
+    ),
 ]
 
 # How it runs

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.record import SCALARS, direction, split_groups
+from kldiv_cli.report.record import SCALARS, direction, split_groups, statistics_record
+from kldiv_cli.spec import QUANTILES
 from kldiv_cli.streams import printable
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Grid",
     "MapGrid",
     "aligned",
+    "detail_grids",
     "heading",
     "inputs",
     "largest",
@@ -25,6 +27,8 @@ __all__ = [
     "number",
     "scalar_grid",
     "split_grid",
+    "statistics_grid",
+    "worst_grid",
 ]
 
 ELLIPSIS: Final = "…"
@@ -65,8 +69,8 @@ def heading(evaluations: Sequence[Evaluation]) -> str:
 def inputs(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, ...], ...]:
     """A row for each input: its role, address, shape and dtype, and what it was taken for."""
     first = evaluations[0]
-    roles = ("predictions", "targets", "weight", "pos_weight")
-    sources = (first.predictions, first.targets, first.weight, first.pos_weight)
+    roles = ("predictions", "targets", "weight", "pos_weight", "mask")
+    sources = (first.predictions, first.targets, first.weight, first.pos_weight, first.mask)
     return tuple(
         (role, *_described(first, source))
         for role, source in zip(roles, sources, strict=True)
@@ -109,6 +113,55 @@ def scalar_grid(
     losses = tuple(evaluation.loss for evaluation in evaluations)
     columns = ("reduction", *losses, "divisor", "of")
     return Grid(columns=columns, rows=tuple(rows), words=(0, len(columns) - 1))
+
+
+def detail_grids(
+    evaluations: Sequence[Evaluation], reduction: Reduction | None, precision: int | None
+) -> Iterator[Grid]:
+    """What stands below the scalars: statistics, the split by target, the worst."""
+    spec = evaluations[0].settings
+    if reduction is None or spec.blocks_of is not None or len(spec.quantiles) > len(QUANTILES):
+        yield statistics_grid(evaluations, precision)
+    split = split_grid(evaluations, precision)
+    if split is not None:
+        yield split
+    for evaluation in evaluations:
+        if evaluation.worst:
+            yield worst_grid(evaluation, precision)
+
+
+def statistics_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid:
+    """The statistics of every loss, and what each is of."""
+    records = [statistics_record(evaluation.statistics) for evaluation in evaluations]
+    units = [f"{r['count']} {_approximate(r)}{r['of']}" for r in records]
+    unit = ", ".join(dict.fromkeys(units))
+    rows = []
+    for name in records[0]:
+        if name not in ("of", "count", "exact", "blocks"):
+            values = (number(record[name], precision) for record in records)
+            rows.append((name, *values, unit if name == "mean" else ""))
+    blocks = [e.statistics.blocks for e in evaluations if e.statistics.blocks is not None]
+    if blocks:
+        counts = ", ".join(dict.fromkeys(f"{block.blocks} blocks of {block.of}" for block in blocks))
+        errors = (number(block.standard_error, precision) for block in blocks)
+        rows.insert(2, ("standard_error", *errors, counts))
+    losses = tuple(evaluation.loss for evaluation in evaluations)
+    return Grid(columns=("statistic", *losses, "of"), rows=tuple(rows), words=(0, len(losses) + 1))
+
+
+def _approximate(record: dict[str, Any]) -> str:
+    return "" if record["exact"] else "(percentiles within 0.05 %) "
+
+
+def worst_grid(evaluation: Evaluation, precision: int | None) -> Grid:
+    """The largest losses with their indices, the worst first."""
+    dimensions = [d for d in range(len(evaluation.shape)) if evaluation.loss != "kl" or d != evaluation.axis]
+    rows = (
+        (str(rank), *map(str, worst.index), number(worst.value, precision))
+        for rank, worst in enumerate(evaluation.worst, 1)
+    )
+    columns = ("worst", *(f"dim {d}" for d in dimensions), evaluation.loss)
+    return Grid(columns=columns, rows=tuple(rows), words=())
 
 
 def split_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid | None:

@@ -9,9 +9,17 @@ from typing import Any, Final
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
+from kldiv_cli.statistics import Statistics
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["SCALARS", "SCHEMA", "direction", "evaluation_record", "split_groups"]
+__all__ = [
+    "SCALARS",
+    "SCHEMA",
+    "direction",
+    "evaluation_record",
+    "split_groups",
+    "statistics_record",
+]
 
 SCHEMA: Final = "kldiv/1"
 SCALARS: Final = ("sum", "mean", "batchmean", "distmean")
@@ -37,7 +45,11 @@ def evaluation_record(
         "targets": evaluation.targets._asdict(),
         **{
             name: factor._asdict()
-            for name, factor in (("weight", evaluation.weight), ("pos_weight", evaluation.pos_weight))
+            for name, factor in (
+                ("weight", evaluation.weight),
+                ("pos_weight", evaluation.pos_weight),
+                ("mask", evaluation.mask),
+            )
             if factor is not None
         },
         "settings": _settings(evaluation),
@@ -48,6 +60,9 @@ def evaluation_record(
         "batch": evaluation.scalars.batch,
         **{name: getattr(evaluation, name) for name in chosen},
     }
+    record["statistics"] = statistics_record(evaluation.statistics)
+    if evaluation.settings.worst:
+        record["worst"] = [worst._asdict() for worst in evaluation.worst]
     if evaluation.by_target is not None:
         record["by_target"] = {
             name: {"count": group.count, "mean": group.mean}
@@ -57,6 +72,15 @@ def evaluation_record(
     if view is not None:
         record["map"] = _map(view)
     return _without_nonfinite(record)
+
+
+def statistics_record(statistics: Statistics) -> dict[str, Any]:
+    """All statistics by name, from the smallest value to the largest."""
+    record = statistics._asdict()
+    blocks = record.pop("blocks")
+    percentiles, maximum, exact = (record.pop(name) for name in ("percentiles", "maximum", "exact"))
+    record |= {**percentiles, "maximum": maximum, "exact": exact}
+    return record if blocks is None else {**record, "blocks": blocks._asdict()}
 
 
 def split_groups(split: TargetSplit) -> list[tuple[str, Any]]:
@@ -72,6 +96,8 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
         "temperature": spec.temperature,
         "zero_policy": spec.zero_policy,
         "broadcast": spec.broadcast,
+        "ignore_value": spec.ignore_value,
+        "trim_axis": spec.trim_axis,
     }
 
 

@@ -22,13 +22,13 @@ from kldiv_cli.report.layout import (
     Grid,
     MapGrid,
     aligned,
+    detail_grids,
     heading,
     inputs,
     largest,
     map_grid,
     number,
     scalar_grid,
-    split_grid,
 )
 
 __all__ = ["render_table"]
@@ -61,9 +61,8 @@ def render_table(
         parts += _map(console, view, MAP_DIGITS if precision is None else precision)
     else:
         parts.append(_table(console, scalar_grid(evaluations, reduction, digits)))
-    split = split_grid(evaluations, digits)
-    if split is not None:
-        parts.append(_table(console, split))
+    shown = "none" if view is not None else reduction
+    parts += [_table(console, grid) for grid in detail_grids(evaluations, shown, digits)]
     with console.capture() as captured:
         console.print(Group(*parts))
     return captured.get()

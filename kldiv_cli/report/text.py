@@ -13,14 +13,14 @@ from kldiv_cli.report.layout import (
     Grid,
     MapGrid,
     aligned,
+    detail_grids,
     heading,
     inputs,
     map_grid,
     number,
     scalar_grid,
-    split_grid,
 )
-from kldiv_cli.report.record import SCALARS, direction, evaluation_record
+from kldiv_cli.report.record import SCALARS, direction, evaluation_record, statistics_record
 from kldiv_cli.streams import printable
 
 __all__ = ["render_csv", "render_json", "render_jsonl", "render_md", "render_plain"]
@@ -114,11 +114,23 @@ def _csv_row(
         "targets.dtype": evaluation.targets.dtype,
         "targets.space": evaluation.targets.space,
     }
+    for name, value in statistics_record(evaluation.statistics).items():
+        if name == "blocks":
+            row |= {f"statistics.blocks.{key}": _csv_cell(item, precision) for key, item in value.items()}
+        else:
+            row[f"statistics.{name}"] = _csv_cell(value, precision)
+    for rank, worst in enumerate(evaluation.worst, 1):
+        row[f"worst.{rank}.index"] = " ".join(map(str, worst.index))
+        row[f"worst.{rank}.value"] = _csv_number(worst.value, precision)
     if evaluation.by_target is not None:
         for name, group in evaluation.by_target._asdict().items():
             row[f"by_target.{name}.count"] = group.count
             row[f"by_target.{name}.mean"] = _csv_number(group.mean, precision)
     return row
+
+
+def _csv_cell(value: object, precision: int | None) -> str:
+    return number(value, precision) if isinstance(value, float) else str(value)
 
 
 def _csv_number(value: float | None, precision: int | None) -> str:
@@ -135,9 +147,7 @@ def _grids(
         yield _as_grid(map_grid(view), precision)
     else:
         yield scalar_grid(evaluations, reduction, precision)
-    split = split_grid(evaluations, precision)
-    if split is not None:
-        yield split
+    yield from detail_grids(evaluations, "none" if view is not None else reduction, precision)
 
 
 def _as_grid(grid: MapGrid, precision: int | None) -> Grid:

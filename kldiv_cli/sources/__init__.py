@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from kldiv_cli.errors import FormatError, UsageError
 from kldiv_cli.sources.address import Address, parse_address, resolve_selection
-from kldiv_cli.sources.base import AnyArray, ArraySource, BroadcastSource, Inputs, SliceSource, Source
+from kldiv_cli.sources.base import (
+    AnyArray,
+    ArraySource,
+    BroadcastSource,
+    ExpandedSource,
+    Inputs,
+    SliceSource,
+    Source,
+)
 from kldiv_cli.sources.regular import RegularFile
 
 __all__ = [
     "AnyArray",
     "ArraySource",
     "BroadcastSource",
+    "ExpandedSource",
     "Inputs",
     "SliceSource",
     "Source",

@@ -18,6 +18,7 @@ __all__ = [
     "ArraySource",
     "Block",
     "BroadcastSource",
+    "ExpandedSource",
     "Inputs",
     "SliceSource",
     "Source",
@@ -84,6 +85,7 @@ class Inputs(NamedTuple):
     targets: Source
     weight: Source | None = None
     pos_weight: Source | None = None
+    mask: Source | None = None
 
     def all(self) -> tuple[Source, ...]:
         return tuple(source for source in self if source is not None)
@@ -158,6 +160,19 @@ class BroadcastSource(_View):
         )
         shape = block_shape(block)
         return np.broadcast_to(self.base.read(inner, buffer), shape)
+
+
+class ExpandedSource(_View):
+    """A source with one more dimension, of length 1."""
+
+    def __init__(self, base: Source, axis: int) -> None:
+        super().__init__(base)
+        self.axis = axis
+        self.shape = (*base.shape[:axis], 1, *base.shape[axis:])
+
+    def read(self, block: Block, buffer: Buffer) -> AnyArray:
+        inner = (*block[: self.axis], *block[self.axis + 1 :])
+        return np.expand_dims(self.base.read(inner, buffer), self.axis)
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:

@@ -25,7 +25,7 @@ def evaluation(loss: str = "kl", shape: tuple[int, ...] = (2, 4), **changes: Any
         "shape": shape,
         "axis": len(shape) - 1,
         "settings": Spec(),
-        "scalars": reduce_sum(1.5, shape, len(shape) - 1, batchmean=loss == "kl"),
+        "scalars": reduce_sum(1.5, divisors_of(shape, len(shape) - 1), batchmean=loss == "kl"),
     }
     return Evaluation(**{**fields, **changes})
 

@@ -53,7 +53,7 @@ def evaluation(loss: str = "kl", name: str = "q.npy", **changes: Any) -> Evaluat
         "shape": shape,
         "axis": 1,
         "settings": Spec(),
-        "scalars": reduce_sum(1 / 3, shape, 1, batchmean=loss == "kl"),
+        "scalars": reduce_sum(1 / 3, divisors_of(shape, 1), batchmean=loss == "kl"),
     }
     return Evaluation(**{**fields, **changes})
 

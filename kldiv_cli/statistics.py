@@ -1,0 +1,345 @@
+"""What is told of many losses beside their mean: spread, percentiles, the worst of them.
+
+Values that are few enough are kept, each at its place, and everything is computed from them
+(`Kept`). Of more than `LIMIT` there is a `Sketch`: exact sums and a log-linear histogram, which
+merge in any order to the same result.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block
+from kldiv_cli.errors import UsageError
+from kldiv_cli.histogram import Histogram, histogram_of
+from kldiv_cli.reductions import ExactSum, exact_sum
+
+__all__ = [
+    "LIMIT",
+    "BlockError",
+    "Groups",
+    "Kept",
+    "Sketch",
+    "Statistics",
+    "Unit",
+    "Worst",
+    "block_error",
+    "check_groups",
+    "groups_of",
+    "percentile_name",
+    "sketch_of",
+    "worst_of",
+]
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+Unit = Literal["distributions", "elements"]
+
+LIMIT: Final = 8 << 20
+"""As many values are kept; they take 64 MiB."""
+_MOST_GROUPS: Final = 1 << 20
+_CHUNK: Final = 1 << 16
+
+
+class BlockError(NamedTuple):
+    """The standard error of the mean where neighbours depend on each other."""
+
+    of: int
+    """Consecutive values in a block."""
+    blocks: int
+    standard_error: float
+    """Of the mean, from the means of whole blocks, taken for independent."""
+
+
+class Statistics(NamedTuple):
+    """Of the losses of distributions or of elements, in nats; nan where there are none."""
+
+    of: Unit
+    count: int  # type: ignore[assignment]
+    mean: float
+    standard_error: float
+    """Of the mean, for independent values: their standard deviation over the root of their number."""
+    minimum: float
+    maximum: float
+    percentiles: Mapping[str, float]
+    """By name, such as p99.9; interpolated linearly, as `numpy.quantile` does."""
+    exact: bool
+    """False where percentiles come from a histogram, within a factor of 1 +- 2**-11."""
+    blocks: BlockError | None = None
+
+
+def percentile_name(quantile: float) -> str:
+    """``p99.9`` for 0.999."""
+    return f"p{(Decimal(repr(quantile)) * 100).normalize():f}"
+
+
+# All values
+
+
+class Kept:
+    """Every value at its place; blocks may be written in any order and from any thread."""
+
+    def __init__(self, shape: tuple[int, ...], *, selected: bool = False) -> None:
+        self.values = np.empty(shape)
+        self.counted = np.zeros(shape, np.bool_) if selected else None
+        """Which of the values count, where not all do."""
+
+    def write(self, block: Block, values: Array, counted: Mask | None = None) -> None:
+        self.values[block] = values
+        if self.counted is not None:
+            self.counted[block] = True if counted is None else counted
+
+    def block_error(self, size: int) -> BlockError:
+        """Group values by their places in the flattened array, `size` to a group."""
+        values = self.values.reshape(-1)
+        starts = np.arange(0, values.size, size)
+        if self.counted is None:
+            counts = np.minimum(size, values.size - starts)
+        else:
+            values = np.where(self.counted.reshape(-1), values, 0.0)
+            counts = np.add.reduceat(self.counted.reshape(-1), starts, dtype=np.int64)
+        sums = np.add.reduceat(values, starts) if values.size else values
+        return block_error(size, counts[counts > 0], sums[counts > 0])
+
+    def statistics(self, of: Unit, total: ExactSum, quantiles: tuple[float, ...]) -> Statistics:
+        """Compute all there is from the values, whose exact sum is `total`; their order is lost by it."""
+        values = self.values.reshape(-1)
+        if self.counted is not None:
+            values = values[self.counted.reshape(-1)]
+        mean = total.value / values.size if values.size else math.nan
+        low, high = (float(values.min()), float(values.max())) if values.size else (math.nan, math.nan)
+        return Statistics(
+            of=of,
+            count=values.size,
+            mean=mean,
+            standard_error=_standard_error(_squared_deviations(values, mean), values.size),
+            minimum=low,
+            maximum=high,
+            percentiles=_percentiles(quantiles, values.size, math.isnan(low), lambda r: _select(values, r)),
+            exact=True,
+        )
+
+
+def _select(values: Array, ranks: Indices) -> Array:
+    values.partition(ranks)
+    return values[ranks]
+
+
+def _squared_deviations(values: Array, mean: float) -> float:
+    total = ExactSum()
+    with np.errstate(all="ignore"):
+        for start in range(0, values.size, _CHUNK):
+            deviations = values[start : start + _CHUNK] - mean
+            total = total.merge(exact_sum(deviations * deviations))
+    return total.value
+
+
+# Too many values
+
+
+class Sketch(NamedTuple):
+    """What a multitude of values comes to; merging in any order gives the same."""
+
+    total: ExactSum = ExactSum()
+    squares: ExactSum = ExactSum()
+    count: int = 0  # type: ignore[assignment]
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    histogram: Histogram = Histogram()
+
+    def merge(self, other: Sketch) -> Sketch:
+        return Sketch(
+            self.total.merge(other.total),
+            self.squares.merge(other.squares),
+            self.count + other.count,
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+            self.histogram.merge(other.histogram),
+        )
+
+    def statistics(self, of: Unit, quantiles: tuple[float, ...]) -> Statistics:
+        """Mean, spread and extremes exactly, percentiles from the histogram."""
+        count, unknown = self.count, bool(self.total.nans) or not self.count
+        return Statistics(
+            of=of,
+            count=count,
+            mean=self.total.value / count if count else math.nan,
+            standard_error=_standard_error(self._squared_deviations(), count),
+            minimum=math.nan if unknown else self.minimum,
+            maximum=math.nan if unknown else self.maximum,
+            percentiles=_percentiles(quantiles, count, unknown, self._ranked),
+            exact=False,
+        )
+
+    def _squared_deviations(self) -> float:
+        if not (self.count and math.isfinite(self.total.value) and math.isfinite(self.squares.value)):
+            return math.nan
+        deviations = self.squares.fraction - self.total.fraction**2 / self.count
+        return float(max(deviations, Fraction(0)))
+
+    def _ranked(self, ranks: Indices) -> Array:
+        below = ranks < self.total.negative_infinities
+        above = ranks >= self.count - self.total.positive_infinities
+        found = np.where(below, -np.inf, np.inf)
+        inside = ~(below | above)
+        middles = self.histogram.ranked(ranks[inside] - self.total.negative_infinities)
+        found[inside] = np.clip(middles, self.minimum, self.maximum)
+        return found
+
+
+def sketch_of(values: Array) -> Sketch:
+    """Sketch values of any shape."""
+    if not values.size:
+        return Sketch()
+    values = values.reshape(-1)
+    total = exact_sum(values)
+    with np.errstate(all="ignore"):
+        squares = exact_sum(values * values)
+    finite = values
+    if total.nans or total.positive_infinities or total.negative_infinities:
+        finite = values[np.isfinite(values)]
+        values = values[~np.isnan(values)]
+    return Sketch(
+        total,
+        squares,
+        finite.size + total.nans + total.positive_infinities + total.negative_infinities,
+        float(values.min(initial=math.inf)),
+        float(values.max(initial=-math.inf)),
+        histogram_of(finite),
+    )
+
+
+# The worst
+
+
+class Worst(NamedTuple):
+    """The largest values, the worst first; nan is worse than inf, and of equal ones the first is."""
+
+    size: int
+    """As many are kept."""
+    ranked: tuple[tuple[float, int], ...] = ()
+    """Value, and place in the flattened array."""
+
+    def merge(self, other: Worst) -> Worst:
+        merged = heapq.merge(self.ranked, other.ranked, key=_badness)
+        return Worst(self.size, tuple(item for item, _ in zip(merged, range(self.size), strict=False)))
+
+
+def worst_of(values: Array, places: Callable[[Indices], Indices], size: int) -> Worst:
+    """The `size` largest of some values; `places` tells where in the whole some of them lie."""
+    rank = np.where(np.isnan(values), np.inf, values)
+    if values.size > size:
+        threshold = np.partition(rank, values.size - size)[values.size - size]
+        chosen = np.flatnonzero(rank >= threshold)
+    else:
+        chosen = np.arange(values.size)
+    found, place = values[chosen], places(chosen)
+    order = np.lexsort((place, ~np.isnan(found), -rank[chosen]))[:size]
+    return Worst(size, tuple(zip(found[order].tolist(), place[order].tolist(), strict=True)))
+
+
+def _badness(item: tuple[float, int]) -> tuple[bool, float, int]:
+    value, place = item
+    return (not math.isnan(value), -value if not math.isnan(value) else 0.0, place)
+
+
+# Dependent values
+
+
+class Groups(NamedTuple):
+    """Sums of consecutive values, `size` places to a group."""
+
+    size: int
+    sums: Mapping[int, tuple[int, ExactSum]] = {}
+    """Count and sum by group."""
+
+    def merge(self, other: Groups) -> Groups:
+        sums = dict(self.sums)
+        for group, (count, total) in other.sums.items():
+            known, before = sums.get(group, (0, ExactSum()))
+            sums[group] = (known + count, before.merge(total))
+        return Groups(self.size, sums)
+
+    def block_error(self) -> BlockError:
+        counts = np.array([count for count, _ in self.sums.values()], np.int64)
+        return block_error(self.size, counts, np.array([total.value for _, total in self.sums.values()]))
+
+
+def groups_of(values: Array, places: Indices, size: int) -> Groups:
+    """Sum some values, each of which lies at its place, by group."""
+    order = np.argsort(places, kind="stable")
+    group = places[order] // size
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    parts = np.split(values[order], starts[1:]) if starts.size else []
+    return Groups(
+        size,
+        {int(g): (part.size, exact_sum(part)) for g, part in zip(group[starts], parts, strict=True)},
+    )
+
+
+def check_groups(count: int, size: int) -> None:
+    """Refuse more groups than are bounded memory."""
+    if count > LIMIT and -(-count // size) > _MOST_GROUPS:
+        raise UsageError(
+            f"blocks_of {size}: of {count} values these are more than {_MOST_GROUPS} blocks; "
+            f"take {-(-count // _MOST_GROUPS)} or more"
+        )
+
+
+def block_error(size: int, counts: npt.NDArray[np.int64], sums: Array) -> BlockError:
+    """The standard error of the mean from sums of blocks, which may hold unequal counts.
+
+    For equal counts it is the standard deviation of the blocks' means over the root of their number.
+
+    References
+    ----------
+    W. G. Cochran, "Sampling Techniques", 1977, section 6.3 (the ratio estimator).
+    """
+    blocks, count = sums.size, int(counts.sum())
+    if blocks < 2:
+        return BlockError(size, blocks, math.nan)
+    with np.errstate(all="ignore"):
+        mean = exact_sum(sums).value / count
+        residuals = exact_sum((sums - counts * mean) ** 2).value
+    return BlockError(size, blocks, math.sqrt(residuals * blocks / (blocks - 1)) / count)
+
+
+# What both share
+
+
+def _standard_error(squared_deviations: float, count: int) -> float:
+    return math.sqrt(squared_deviations / (count - 1) / count) if count > 1 else math.nan
+
+
+def _percentiles(
+    quantiles: tuple[float, ...], count: int, unknown: bool, ranked: Callable[[Indices], Array]
+) -> dict[str, float]:
+    """Interpolate between the values of neighbouring ranks, which `ranked` finds."""
+    names = [percentile_name(quantile) for quantile in quantiles]
+    if unknown or not count:
+        return dict.fromkeys(names, math.nan)
+    positions = [quantile * (count - 1) for quantile in quantiles]
+    ranks = np.unique([rank for p in positions for rank in (math.floor(p), math.ceil(p))]).astype(np.intp)
+    value = dict(zip(ranks.tolist(), ranked(ranks).tolist(), strict=True))
+    return {
+        name: _interpolate(value[math.floor(p)], value[math.ceil(p)], p - math.floor(p))
+        for name, p in zip(names, positions, strict=True)
+    }
+
+
+def _interpolate(low: float, high: float, share: float) -> float:
+    """As `numpy.quantile`, bit by bit; between a finite value and an infinite one it is infinite."""
+    if low == high or share == 0:
+        return low
+    if math.isinf(low) or math.isinf(high):
+        return low + high
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
