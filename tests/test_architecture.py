@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("map_view", "diagnosis", "target_split", "statistics", "selection"),
     ("reductions", "histogram"),
     ("spec", "sinks", "sources"),
-    ("blocks", "buffers"),
+    ("blocks", "buffers", "likeness"),
     ("functional",),
     ("kernels",),
     ("streams",),
@@ -50,7 +50,16 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 """The only importers of what is heavy."""
 
-PURE = ("functional", "kernels", "reductions", "histogram", "statistics", "selection", "diagnosis")
+PURE = (
+    "functional",
+    "kernels",
+    "likeness",
+    "reductions",
+    "histogram",
+    "statistics",
+    "selection",
+    "diagnosis",
+)
 """Numbers in, numbers out: these know neither files nor terminals."""
 
 
