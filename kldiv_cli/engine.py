@@ -9,68 +9,31 @@ in windows (`BlockWorker.partition`, then `BlockWorker.evaluate_window`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Workspace
-from kldiv_cli.diagnosis import Observations
+from kldiv_cli.distributions import finish, scattered, with_statistics
+from kldiv_cli.job import Job
+from kldiv_cli.observations import Observations
 from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.piece_losses import PieceLosses
-from kldiv_cli.pieces import (
-    Norms,
-    Partition,
-    Piece,
-    PieceReader,
-    Rows,
-    by_segment,
-    count_segments,
-    segments_of,
-)
+from kldiv_cli.pieces import Norms, Partition, Piece, PieceReader, Rows
 from kldiv_cli.places import Places
 from kldiv_cli.reductions import exact_sum
+from kldiv_cli.segments import count_segments, segment_sums, segments_of
 from kldiv_cli.selection import Selection, select
-from kldiv_cli.sources.base import AnyArray, Inputs, Source
-from kldiv_cli.spec import Loss, Spec
-from kldiv_cli.statistics import Kept, groups_of, sketch_of, worst_of
+from kldiv_cli.sources.base import AnyArray, Source
+from kldiv_cli.spec import Loss
 from kldiv_cli.target_split import split_by_target
 
-__all__ = ["BlockWorker", "Job", "MapWriter", "finish"]
+__all__ = ["BlockWorker"]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
-
-
-class MapWriter(Protocol):
-    """Takes losses, block by block, from any thread."""
-
-    def write(self, block: Block, values: AnyArray) -> None: ...
-
-
-class Job(NamedTuple):
-    """What a worker needs to evaluate any block; all of it can be pickled but open writers."""
-
-    spec: Spec
-    shape: tuple[int, ...]
-    axis: int
-    """The dimension that rows run along, counted from the front."""
-    inputs: Inputs
-    """Of one shape, but for labels, and for a mask of whole distributions."""
-    writers: tuple[MapWriter, ...] = ()
-    """Where the map goes; there is only one loss then."""
-    distribution_writers: tuple[MapWriter, ...] = ()
-    """Where the losses of distributions go; there is only KL then."""
-    kept: tuple[Kept | None, ...] = (None, None)
-    """For each loss, where its values go that statistics are made of; None for too many of them."""
-    batches: Mask | None = None
-    """Marks the entries of the first dimension of which something counts; None where all do."""
-
-    def keeper(self, loss: Loss) -> Kept | None:
-        return self.kept[self.spec.losses.index(loss)]
 
 
 class _Gathered:
@@ -105,7 +68,9 @@ class BlockWorker:
             rows = self._read(block)
             gathered = [self._gather(loss, rows) for loss in self.spec.losses]
             self._check_labels(block, rows, gathered)
+            masses = self._masses(rows)
             for piece in self._reader.pieces(rows, norms):
+                _fill_masses(masses, piece)
                 for loss, result in zip(self.spec.losses, gathered, strict=True):
                     self._add_piece(loss, piece, result, block, rows.selection)
             self._write_maps(block, rows.selection, gathered)
@@ -115,9 +80,11 @@ class BlockWorker:
         return WindowResult(
             tuple(result.partial for result in gathered),
             tuple(result.segment_sums for result in gathered),
+            masses,
             rows.shape,
             rows.selection.rows,
             None if counted is None else counted.sum(axis=1, dtype=np.int64),
+            self._differ(rows),
         )
 
     def partition(self, block: Block) -> tuple[Partition | None, Partition | None]:
@@ -140,6 +107,7 @@ class BlockWorker:
             self._labels(block) if labels else self._rows("targets", inputs.targets, block),
             None if inputs.weight is None else self._rows("weight", inputs.weight, block),
             None if inputs.pos_weight is None else self._rows("pos_weight", inputs.pos_weight, block),
+            self.job.length,
         )
         return rows._replace(selection=self._select(rows, block)) if self.spec.selects else rows
 
@@ -190,6 +158,28 @@ class BlockWorker:
             map=self._workspace.floats(f"{loss} map", (count, length)) if mapped else None,
         )
 
+    def _masses(self, rows: Rows) -> tuple[Array | None, Array | None]:
+        """What predictions and targets will add up to by row and segment, where that says something."""
+        count, length = rows.shape
+        spec = self.spec
+        expected = (
+            spec.log_softmax or spec.normalised,
+            (spec.targets_softmax or spec.normalised) and spec.targets_are != "labels",
+        )
+        first, second = (np.empty((count, count_segments(length))) if e else None for e in expected)
+        return first, second
+
+    def _differ(self, rows: Rows) -> bool:
+        """Whether predictions and targets are two things; of labels there is no doubt."""
+        if self.spec.targets_are == "labels":
+            return True
+        step = max(1, _GLANCE // max(rows.predictions.shape[1], 1))
+        for top in range(0, len(rows.predictions), step):
+            part = slice(top, top + step)
+            if not np.array_equal(rows.predictions[part], rows.targets[part]):
+                return True
+        return False
+
     def _add_piece(
         self, loss: Loss, piece: Piece, result: _Gathered, block: Block, selection: Selection
     ) -> None:
@@ -197,10 +187,10 @@ class BlockWorker:
         places = Places(self.job.shape, self.job.axis, block, *corner, selection.rows)
         values, observed = self._losses.terms(loss, piece, places)
         if result.segment_sums is not None:
-            sums = _segment_sums(values)
+            sums = segment_sums(values)
             if not np.isfinite(sums).all():
                 observed = observed.merge(self._losses.settle(loss, piece, values, places))
-                sums = _segment_sums(values)
+                sums = segment_sums(values)
             result.segment_sums[piece.rows, segments_of(piece.columns)] = sums
             part = LossPartial(observations=observed)
         else:
@@ -226,9 +216,7 @@ class BlockWorker:
             flat = which if counted is None else np.flatnonzero(counted)[which]
             return places.elements(*np.divmod(flat, values.shape[1]))
 
-        return _with_statistics(
-            self.job, loss, part, values[... if counted is None else counted].ravel(), lie
-        )
+        return with_statistics(self.job, loss, part, values[... if counted is None else counted].ravel(), lie)
 
     # Maps
 
@@ -247,69 +235,14 @@ class BlockWorker:
 
 
 _NOTHING = LossPartial()
+_GLANCE = 1 << 14
+"""Elements that are compared at a time; most arrays differ within the first."""
 
 
-def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, ...]:
-    """Add up the segments of each distribution, and the distributions of the block."""
-    chosen, count, elements = result.rows, result.shape[0], math.prod(result.shape)
-    alive: Indices | None = None
-    if result.counts is not None:
-        alive = np.flatnonzero(result.counts)
-        chosen = alive if chosen is None else chosen[alive]
-        count, elements = alive.size, int(result.counts.sum())
-    finished = []
-    for loss, partial, sums in zip(job.spec.losses, result.partials, result.segment_sums, strict=True):
-        partial = partial._replace(elements=elements, distributions=count)
-        if sums is not None:
-            losses = _add_segments(sums if alive is None else sums[alive])
-            partial = partial.merge(_distributions(job, loss, block, losses, chosen))
-        finished.append(partial)
-    return tuple(finished)
-
-
-def _distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> LossPartial:
-    """What the losses of distributions, those of the `chosen` rows of a block, come to."""
-    _write_distributions(job, loss, block, losses, chosen)
-    places = Places(job.shape, job.axis, block, chosen=chosen)
-    worst = places.least_distribution(np.flatnonzero(losses < 0), losses)
-    part = LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
-    return _with_statistics(job, loss, part, losses, places.distributions)
-
-
-def _with_statistics(
-    job: Job, loss: Loss, part: LossPartial, values: Array, lie: Callable[[Indices], Indices]
-) -> LossPartial:
-    """Add what statistics need of values that are not kept, and the worst; `lie` tells their places."""
-    spec = job.spec
-    if spec.worst:
-        part = part._replace(worst=worst_of(values, lie, spec.worst))
-    if job.keeper(loss) is None:
-        part = part._replace(sketch=sketch_of(values))
-        if spec.blocks_of is not None:
-            part = part._replace(groups=groups_of(values, lie(np.arange(values.size)), spec.blocks_of))
-    return part
-
-
-def _write_distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> None:
-    outer = block[: job.axis] + block[job.axis + 1 :]
-    shape = block_shape(outer)
-    counted = None
-    if chosen is not None:
-        counted = np.zeros(math.prod(shape), np.bool_)
-        counted[chosen] = True
-        losses = _scattered(losses, chosen, counted.size)
-    for writer in job.distribution_writers:
-        writer.write(outer, losses.reshape(shape))
-    kept = job.keeper(loss)
-    if kept is not None:
-        kept.write(outer, losses.reshape(shape), None if counted is None else counted.reshape(shape))
-
-
-def _scattered(values: Array, chosen: Indices, count: int) -> Array:
-    """Values of the chosen rows among nan for the others."""
-    everywhere = np.full((count, *values.shape[1:]), np.nan)
-    everywhere[chosen] = values
-    return everywhere
+def _fill_masses(masses: tuple[Array | None, Array | None], piece: Piece) -> None:
+    for mass, of_piece in zip(masses, (piece.predictions_mass, piece.targets_mass), strict=True):
+        if mass is not None and of_piece is not None:
+            mass[piece.rows, segments_of(piece.columns)] = of_piece
 
 
 def _mark_batches(job: Job, block: Block, rows: Rows) -> None:
@@ -325,17 +258,6 @@ def _mark_batches(job: Job, block: Block, rows: Rows) -> None:
         along |= rows.shape[0] > 0 if counted is None else counted.any(axis=0)
 
 
-def _add_segments(segment_sums: Array) -> Array:
-    if segment_sums.shape[1] == 1:
-        return segment_sums[:, 0]
-    return np.array([exact_sum(sums).value for sums in segment_sums])
-
-
-def _segment_sums(values: Array) -> Array:
-    sums: Array = by_segment(values).sum(axis=-1).reshape(len(values), -1)
-    return sums
-
-
 def _whole_map(values: Array, selection: Selection, block: Block, axis: int) -> tuple[Array, Mask | None]:
     """A map over all rows of a block, nan where nothing counts, and what counts."""
     if selection.rows is None and selection.elements is None:
@@ -347,7 +269,7 @@ def _whole_map(values: Array, selection: Selection, block: Block, axis: int) -> 
     count = math.prod(block_shape(block[:axis] + block[axis + 1 :]))
     everywhere = np.zeros((count, values.shape[1]), np.bool_)
     everywhere[selection.rows] = counted
-    return _scattered(values, selection.rows, count), everywhere
+    return scattered(values, selection.rows, count), everywhere
 
 
 def _from_rows(rows: AnyArray, shape: tuple[int, ...], axis: int) -> AnyArray:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kldiv_cli.diagnosis import Finding, Observations, Tally, find, unravel
-from kldiv_cli.engine import Job, MapWriter
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.functional import normalize_axis
+from kldiv_cli.job import Job, MapWriter
 from kldiv_cli.partials import LossPartial
 from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli.diagnosis import Observations
+from kldiv_cli.observations import Observations
 from kldiv_cli.reductions import ExactSum
 from kldiv_cli.statistics import Groups, Sketch, Worst
 from kldiv_cli.target_split import TargetSplit
@@ -25,6 +25,8 @@ class LossPartial(NamedTuple):
     observations: Observations = Observations()
     elements: int = 0
     distributions: int = 0
+    differ: bool = False
+    """Predictions and targets are not the same data."""
     split: TargetSplit | None = None
     sketch: Sketch | None = None
     worst: Worst | None = None
@@ -36,6 +38,7 @@ class LossPartial(NamedTuple):
             observations=self.observations.merge(other.observations),
             elements=self.elements + other.elements,
             distributions=self.distributions + other.distributions,
+            differ=self.differ or other.differ,
             split=merged(self.split, other.split),
             sketch=merged(self.sketch, other.sketch),
             worst=merged(self.worst, other.worst),
@@ -49,12 +52,16 @@ class WindowResult(NamedTuple):
     partials: tuple[LossPartial, ...]
     segment_sums: tuple[Array | None, ...]
     """Of each loss, by row and segment; None for losses that are not summed by distribution."""
+    masses: tuple[Array | None, Array | None]
+    """What predictions and targets add up to, by row and segment; None where nothing is expected of it."""
     shape: tuple[int, int]
     """How many rows were looked at, and how long they are."""
     rows: npt.NDArray[np.intp] | None = None
     """The rows of the block that were looked at; None for all."""
     counts: npt.NDArray[np.int64] | None = None
     """By row, how many elements count; None where all do."""
+    differ: bool = True
+    """Predictions and targets are not the same data."""
 
 
 def merged(one: Part | None, other: Part | None) -> Part | None:

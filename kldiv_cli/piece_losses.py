@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from kldiv_cli import kernels
 from kldiv_cli.buffers import Workspace
-from kldiv_cli.diagnosis import Observations
+from kldiv_cli.observations import Observations, Tally
 from kldiv_cli.pieces import Piece
 from kldiv_cli.places import Places
 from kldiv_cli.spec import Loss, Spec
@@ -34,6 +34,7 @@ class PieceLosses:
         observe = Observations()
         if loss == "kl":
             self._kl(piece, values)
+            observe = self._above_zero(piece, places)
         elif piece.logits is not None:
             observe = self._bce_with_logits(piece, values, places)
         else:
@@ -52,6 +53,15 @@ class PieceLosses:
             kernels.log_targets(piece.y, log_y)
         kernels.kl(piece.log_p, log_y, piece.y, values)
 
+    def _above_zero(self, piece: Piece, places: Places) -> Observations:
+        """Note log-probabilities above 0, which only distributions of more than 1 can hold."""
+        above: dict[str, Tally] = {}
+        if self.spec.predictions_are == "log-probs" and _exceeds_one(piece.predictions_mass):
+            above["predictions_above_zero"] = places.above(_ROUNDING, piece.log_p)
+        if self.spec.targets_are == "log-probs" and _exceeds_one(piece.targets_mass):
+            above["targets_above_zero"] = places.above(_ROUNDING, piece.log_targets)
+        return Observations(**above)
+
     def settle(self, loss: Loss, piece: Piece, values: Array, places: Places) -> Observations:
         """Apply the zero policy to the terms of KL that are not finite; note those that remain."""
         row, column = odd = np.nonzero(~np.isfinite(values))
@@ -64,8 +74,10 @@ class PieceLosses:
         if self.spec.zero_policy == "limit":
             terms[zero] = 0.0
         values[odd] = terms
+        probs = self.spec.targets_are == "probs"
         return Observations(
             zero_terms=places.first_element(row[zero], column[zero], terms[zero]),
+            targets_below_zero=places.below_zero(piece.y) if probs else Tally(),
             **places.nonfinite(row, column, terms),
         )
 
@@ -86,8 +98,10 @@ class PieceLosses:
         log_1mp = self._workspace.floats("scratch", values.shape)
         spare = self._workspace.floats("spare", values.shape)
         np.copyto(log_p, piece.log_p)
+        saturated = Tally()
         if piece.p is not None:
             predictions_outside = places.outside(piece.p)
+            saturated = places.saturated(piece.p, piece.counted)
             np.negative(piece.p, out=values)
             kernels.log1p(values, log_1mp, spare)
         else:
@@ -96,9 +110,19 @@ class PieceLosses:
         clamped = _clamped(log_p, log_1mp, piece.y)
         kernels.bce(log_p, log_1mp, piece.y, values)
         observe = Observations(
-            predictions_outside=predictions_outside, targets_outside=places.outside(piece.y)
+            predictions_outside=predictions_outside,
+            targets_outside=places.outside(piece.y),
+            saturated_predictions=saturated,
         )
         return observe if clamped is None else observe._replace(clamped_terms=places.tally(clamped, values))
+
+
+_ROUNDING = 1e-3
+"""What is above 0 by less may have been rounded up."""
+
+
+def _exceeds_one(mass: Array | None) -> bool:
+    return mass is not None and not bool((mass <= 1).all())
 
 
 def _clamped(log_p: Array, log_1mp: Array, y: Array) -> Mask | None:

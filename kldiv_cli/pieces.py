@@ -11,6 +11,8 @@ import numpy.typing as npt
 from kldiv_cli import kernels
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.kernels import SEGMENT
+from kldiv_cli.masses import mark_constant, mass_of_log_probs, mass_of_logits, mass_of_probs
+from kldiv_cli.segments import by_segment, count_segments, segments_of
 from kldiv_cli.selection import EVERYTHING, Selection
 from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Spec
@@ -23,9 +25,6 @@ __all__ = [
     "Piece",
     "PieceReader",
     "Rows",
-    "by_segment",
-    "count_segments",
-    "segments_of",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -73,6 +72,8 @@ class Rows(NamedTuple):
     """Of labels, one a row."""
     weight: AnyArray | None
     pos_weight: AnyArray | None
+    length: int
+    """Of a whole distribution."""
     selection: Selection = EVERYTHING
     """What of them counts."""
 
@@ -100,6 +101,9 @@ class Piece:
     logits: Array | None = None
     weight: Array | None = None
     pos_weight: Array | None = None
+    predictions_mass: Array | None = None
+    targets_mass: Array | None = None
+    """What each row adds up to, by segment; None where nothing is expected of it."""
     counted: Mask | None = None
     """Which elements count, where not all do; the others are 0."""
 
@@ -116,20 +120,6 @@ class Piece:
         for values in (self.y, self.log_targets, self.log_p, self.p, self.logits):
             if values is not None:
                 values[~counted] = 0.0
-
-
-def count_segments(length: int) -> int:
-    return -(-length // SEGMENT)
-
-
-def segments_of(columns: slice) -> slice:
-    """The segments that a piece's columns are."""
-    return slice(columns.start // SEGMENT, count_segments(columns.stop))
-
-
-def by_segment(values: Array) -> Array:
-    """The values of a piece, one segment a row."""
-    return values.reshape(-1, min(values.shape[1], SEGMENT))
 
 
 def _tiles(rows: range, length: int) -> Iterator[tuple[slice, list[slice]]]:
@@ -189,7 +179,8 @@ class PieceReader:
 
     def _piece(self, rows: Rows, part: slice, columns: slice, norms: Norms) -> Piece:
         piece = self._with_targets(rows, part, columns, norms.targets)
-        self._add_predictions(piece, rows.part(rows.predictions, part, columns), norms.predictions)
+        stored = rows.part(rows.predictions, part, columns)
+        self._add_predictions(piece, stored, norms.predictions, rows.length)
         if rows.weight is not None:
             piece.weight = self._load("weight", rows.part(rows.weight, part, columns))
         if rows.pos_weight is not None:
@@ -202,33 +193,42 @@ class PieceReader:
         if self.spec.targets_are == "labels":
             return Piece(part, columns, self._one_hot(rows, part, columns))
         stored = rows.part(rows.targets, part, columns)
+        mass: Array | None = None
+        log_targets: Array | None = None
         match self.spec.targets_are:
             case "probs":
-                return Piece(part, columns, self._load("y", stored))
+                y = self._load("y", stored)
             case "log-probs":
                 log_targets = self._load("log_targets", stored)
             case "logits" if self.spec.targets_softmax:
-                log_targets = self._logits("log_targets", stored)
-                self._normalize(log_targets, norm)
+                log_targets = self._load("log_targets", stored)
+                mass = self._log_softmax(log_targets, norm, rows.length)
             case "logits":
-                z = self._logits("log_targets", stored)
-                return Piece(part, columns, self._sigmoid(z))
-        y = np.exp(log_targets, out=self._floats("y", log_targets.shape))
+                y = self._sigmoid(self._logits("log_targets", stored))
+        if log_targets is not None:
+            y = np.exp(log_targets, out=self._floats("y", log_targets.shape))
         piece = Piece(part, columns, y)
         piece.log_targets = log_targets
+        if self.spec.normalised:
+            piece.targets_mass = mass_of_probs(y) if mass is None else mass
         return piece
 
-    def _add_predictions(self, piece: Piece, values: AnyArray, norm: Norm | None) -> None:
+    def _add_predictions(self, piece: Piece, values: AnyArray, norm: Norm | None, length: int) -> None:
         if self.spec.log_softmax:
-            piece.log_p = self._logits("predictions", values)
-            self._normalize(piece.log_p, norm)
+            piece.log_p = self._load("predictions", values)
+            piece.predictions_mass = self._log_softmax(piece.log_p, norm, length)
         elif self.spec.predictions_are == "logits":
             piece.logits = self._logits("predictions", values)
         elif self.spec.predictions_are == "log-probs":
             piece.log_p = self._load("predictions", values)
+            if self.spec.normalised:
+                scratch = self._workspace["float32"].array(values.shape, np.float32)
+                piece.predictions_mass = mass_of_log_probs(piece.log_p, scratch.view(np.float32))
         else:
             piece.p = self._load("predictions", values)
             piece.log_p = np.log(piece.p, out=self._floats("log_p", values.shape))
+            if self.spec.normalised:
+                piece.predictions_mass = mass_of_probs(piece.p)
 
     def _one_hot(self, rows: Rows, part: slice, columns: slice) -> Array:
         labels = rows.targets[part if rows.selection.rows is None else rows.selection.rows[part]]
@@ -241,12 +241,20 @@ class PieceReader:
 
     def _logits(self, name: str, values: AnyArray) -> Array:
         z = self._load(name, values)
-        if self.spec.temperature is not None:
-            np.divide(z, self.spec.temperature, out=z)
+        self._divide(z)
         return z
 
-    def _normalize(self, z: Array, norm: Norm | None) -> None:
-        """Logits to log-probabilities, in place; without `norm` each row is a whole distribution."""
+    def _divide(self, z: Array) -> None:
+        if self.spec.temperature is not None:
+            np.divide(z, self.spec.temperature, out=z)
+
+    def _log_softmax(self, z: Array, norm: Norm | None, length: int) -> Array:
+        """Logits to log-probabilities, in place, and what the logits add up to.
+
+        Without `norm` each row is a whole distribution; else they are of that `length`.
+        """
+        mass = mass_of_logits(z)
+        self._divide(z)
         if norm is None:
             _, sums = kernels.partition(z, self._floats("scratch", z.shape))
             log_sum = np.log(sums)
@@ -254,6 +262,8 @@ class PieceReader:
             np.subtract(z, norm.peak[:, None], out=z)
             log_sum = norm.log_sum
         np.subtract(z, log_sum[:, None], out=z)
+        mark_constant(mass, log_sum, length)
+        return mass
 
     def _sigmoid(self, z: Array) -> Array:
         y = self._floats("y", z.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.blocks import Block, block_shape
-from kldiv_cli.diagnosis import Tally
+from kldiv_cli.observations import Tally
 
 __all__ = ["Places"]
 
@@ -54,6 +54,34 @@ class Places(NamedTuple):
             return Tally()
         return self.tally(~(values <= 0), values)
 
+    def saturated(self, values: Array, counted: Mask | None) -> Tally:
+        """Count values of exactly 0 or 1, of those that count."""
+        if values.min() > 0 and values.max() < 1:
+            return Tally()
+        extreme = (values == 0) | (values == 1)
+        return self.tally(extreme if counted is None else extreme & counted, values)
+
+    def above(self, most: float, values: Array | None) -> Tally:
+        """Count values above a limit, and find the greatest; nan is none."""
+        if values is None or values.max() <= most:
+            return Tally()
+        return self._beyond(values > most, values, -1)
+
+    def below_zero(self, values: Array) -> Tally:
+        """Count values below 0, and find the least; nan is none."""
+        if values.min() >= 0:
+            return Tally()
+        return self._beyond(values < 0, values, 1)
+
+    def _beyond(self, mask: Mask, values: Array, sign: int) -> Tally:
+        row, column = np.nonzero(mask)
+        if row.size == 0:
+            return Tally()
+        rank = values[row, column] * sign
+        worst = rank == rank.min()
+        first = self.first_element(row[worst], column[worst], values[row[worst], column[worst]])
+        return Tally(row.size, first.place, first.value)
+
     def first_element(self, row: Indices, column: Indices, values: Array) -> Tally:
         """Count elements, and find the first of them."""
         if row.size == 0:
@@ -72,10 +100,16 @@ class Places(NamedTuple):
 
     def least_distribution(self, rows: Indices, values: Array) -> Tally:
         """Count distributions, and find the one of the smallest value, of equal ones the first."""
+        return self._worst_distribution(rows, values, values[rows])
+
+    def farthest_distribution(self, rows: Indices, values: Array) -> Tally:
+        """Count distributions, and find the one of the value farthest from 1, of equal ones the first."""
+        return self._worst_distribution(rows, values, -np.abs(values[rows] - 1))
+
+    def _worst_distribution(self, rows: Indices, values: Array, rank: Array) -> Tally:
         if rows.size == 0:
             return Tally()
-        least = values[rows].min()
-        worst = self.first_distribution(rows[values[rows] == least], values)
+        worst = self.first_distribution(rows[rank == rank.min()], values)
         return Tally(rows.size, worst.place, worst.value)
 
     def elements(self, row: Indices, column: Indices) -> Indices:

@@ -63,6 +63,11 @@ class Spec:
         )
 
     @property
+    def normalised(self) -> bool:
+        """Predictions and targets are expected to add up to 1 along the axis."""
+        return "kl" in self.losses
+
+    @property
     def targets_softmax(self) -> bool:
         """Logit targets are normalised along the axis; otherwise they pass through the sigmoid."""
         return self.targets_are == "logits" and (self.log_softmax or "kl" in self.losses)

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from kldiv_cli import execution
 from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
-from kldiv_cli.engine import BlockWorker, Job, finish
+from kldiv_cli.distributions import finish
+from kldiv_cli.engine import BlockWorker
 from kldiv_cli.errors import UsageError
+from kldiv_cli.job import Job
 from kldiv_cli.kernels import SEGMENT, merge_partition
 from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.pieces import PIECE, Norm, Norms, Partition
@@ -177,17 +179,23 @@ def _in_order(
 
 def _joined(results: Iterable[WindowResult]) -> WindowResult:
     """The windows of one block as if they had been one."""
-    partials, sums, shapes, rows, counts = zip(*results, strict=True)
+    partials, sums, masses, shapes, rows, counts, differ = zip(*results, strict=True)
     return WindowResult(
         tuple(_fold(of_loss) for of_loss in zip(*partials, strict=True)),
-        tuple(
-            None if of_loss[0] is None else np.concatenate(of_loss, axis=1)
-            for of_loss in zip(*sums, strict=True)
-        ),
+        tuple(map(_side_by_side, zip(*sums, strict=True))),
+        (_side_by_side(m[0] for m in masses), _side_by_side(m[1] for m in masses)),
         (shapes[0][0], sum(length for _, length in shapes)),
         rows[0],
         _joined_counts(shapes, counts),
+        any(differ),
     )
+
+
+def _side_by_side(
+    of_windows: Iterable[npt.NDArray[np.float64] | None],
+) -> npt.NDArray[np.float64] | None:
+    known = [of_window for of_window in of_windows if of_window is not None]
+    return np.concatenate(known, axis=1) if known else None
 
 
 def _joined_counts(

@@ -1,0 +1,141 @@
+"""The rows of a block to its distributions: their losses, and what they add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block, block_shape
+from kldiv_cli.job import Job
+from kldiv_cli.likeness import tolerance
+from kldiv_cli.masses import CONSTANT
+from kldiv_cli.observations import Observations, Tally
+from kldiv_cli.partials import LossPartial, WindowResult
+from kldiv_cli.places import Places
+from kldiv_cli.reductions import exact_sum
+from kldiv_cli.spec import Loss
+from kldiv_cli.statistics import groups_of, sketch_of, worst_of
+
+__all__ = ["finish", "scattered", "with_statistics"]
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+_FILL = -100.0
+"""What padding is often filled with, PyTorch's `ignore_index`."""
+_VANISHING = 1e-30
+"""More than log-probabilities of -100 add up to, and less than any distribution does."""
+
+
+def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, ...]:
+    """Add up the segments of each distribution, and the distributions of the block."""
+    chosen, count, elements = result.rows, result.shape[0], math.prod(result.shape)
+    alive: Indices | None = None
+    if result.counts is not None:
+        alive = np.flatnonzero(result.counts)
+        chosen = alive if chosen is None else chosen[alive]
+        count, elements = alive.size, int(result.counts.sum())
+    finished = []
+    for loss, partial, sums in zip(job.spec.losses, result.partials, result.segment_sums, strict=True):
+        partial = partial._replace(elements=elements, distributions=count, differ=result.differ)
+        if sums is not None:
+            losses = _add_segments(sums if alive is None else sums[alive])
+            partial = partial.merge(_distributions(job, loss, block, losses, chosen))
+        finished.append(partial.merge(LossPartial(observations=_judge_masses(job, block, result))))
+    return tuple(finished)
+
+
+def _distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> LossPartial:
+    """What the losses of distributions, those of the `chosen` rows of a block, come to."""
+    _write_distributions(job, loss, block, losses, chosen)
+    places = Places(job.shape, job.axis, block, chosen=chosen)
+    worst = places.least_distribution(np.flatnonzero(losses < 0), losses)
+    part = LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
+    return with_statistics(job, loss, part, losses, places.distributions)
+
+
+def with_statistics(
+    job: Job, loss: Loss, part: LossPartial, values: Array, lie: Callable[[Indices], Indices]
+) -> LossPartial:
+    """Add what statistics need of values that are not kept, and the worst; `lie` tells their places."""
+    spec = job.spec
+    if spec.worst:
+        part = part._replace(worst=worst_of(values, lie, spec.worst))
+    if job.keeper(loss) is None:
+        part = part._replace(sketch=sketch_of(values))
+        if spec.blocks_of is not None:
+            part = part._replace(groups=groups_of(values, lie(np.arange(values.size)), spec.blocks_of))
+    return part
+
+
+def _write_distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> None:
+    outer = block[: job.axis] + block[job.axis + 1 :]
+    shape = block_shape(outer)
+    counted = None
+    if chosen is not None:
+        counted = np.zeros(math.prod(shape), np.bool_)
+        counted[chosen] = True
+        losses = scattered(losses, chosen, counted.size)
+    for writer in job.distribution_writers:
+        writer.write(outer, losses.reshape(shape))
+    kept = job.keeper(loss)
+    if kept is not None:
+        kept.write(outer, losses.reshape(shape), None if counted is None else counted.reshape(shape))
+
+
+def scattered(values: Array, chosen: Indices, count: int) -> Array:
+    """Values of the chosen rows among nan for the others."""
+    everywhere = np.full((count, *values.shape[1:]), np.nan)
+    everywhere[chosen] = values
+    return everywhere
+
+
+def _add_segments(segment_sums: Array) -> Array:
+    if segment_sums.shape[1] == 1:
+        return segment_sums[:, 0]
+    return np.array([exact_sum(sums).value for sums in segment_sums])
+
+
+def _judge_masses(job: Job, block: Block, result: WindowResult) -> Observations:
+    """Tell distributions that are none, of those of which everything counts."""
+    places = Places(job.shape, job.axis, block, chosen=result.rows)
+    whole = None if result.counts is None else result.counts == job.length
+    observed = Observations()
+    spec, inputs = job.spec, job.inputs
+    for name, space, source, mass in zip(
+        ("predictions", "targets"),
+        (spec.predictions_are, spec.targets_are),
+        (inputs.predictions, inputs.targets),
+        result.masses,
+        strict=True,
+    ):
+        if mass is None:
+            continue
+        sums = mass.sum(axis=1)
+        if whole is not None:
+            sums[~whole] = np.nan
+        judged = _judge(sums, space, job.length, source.dtype, places)
+        observed = observed._replace(**{f"{name}_{what}": tally for what, tally in judged.items()})
+    return observed
+
+
+def _judge(mass: Array, space: str, length: int, dtype: np.dtype[Any], places: Places) -> dict[str, Tally]:
+    """What is to be said of distributions that add up to `mass`; nan is not looked at."""
+    logs = space == "log-probs"
+    one = np.abs(mass - 1) <= tolerance(dtype, length, logs=logs)
+    if space == "logits":
+        return {
+            "padding": places.first_distribution(np.flatnonzero(mass == CONSTANT), mass),
+            "probable": places.first_distribution(np.flatnonzero(one), mass),
+        }
+    padding = (mass < _VANISHING) | (mass == length) if logs else (mass == 0) | (mass == _FILL * length)
+    padding &= ~one
+    other = np.flatnonzero(~(one | padding | np.isnan(mass)))
+    return {
+        "padding": places.first_distribution(np.flatnonzero(padding), mass),
+        "unnormalised": places.farthest_distribution(other, mass),
+    }

@@ -1,0 +1,48 @@
+"""A job: what every worker needs to know of a computation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block
+from kldiv_cli.sources.base import AnyArray, Inputs
+from kldiv_cli.spec import Loss, Spec
+from kldiv_cli.statistics import Kept
+
+__all__ = ["Job", "MapWriter"]
+
+
+class MapWriter(Protocol):
+    """Takes losses, block by block, from any thread."""
+
+    def write(self, block: Block, values: AnyArray) -> None: ...
+
+
+class Job(NamedTuple):
+    """What a worker needs to evaluate any block; all of it can be pickled but open writers."""
+
+    spec: Spec
+    shape: tuple[int, ...]
+    axis: int
+    """The dimension that rows run along, counted from the front."""
+    inputs: Inputs
+    """Of one shape, but for labels, and for a mask of whole distributions."""
+    writers: tuple[MapWriter, ...] = ()
+    """Where the map goes; there is only one loss then."""
+    distribution_writers: tuple[MapWriter, ...] = ()
+    """Where the losses of distributions go; there is only KL then."""
+    kept: tuple[Kept | None, ...] = (None, None)
+    """For each loss, where its values go that statistics are made of; None for too many of them."""
+    batches: npt.NDArray[np.bool_] | None = None
+    """Marks the entries of the first dimension of which something counts; None where all do."""
+
+    def keeper(self, loss: Loss) -> Kept | None:
+        return self.kept[self.spec.losses.index(loss)]
+
+    @property
+    def length(self) -> int:
+        """Of a distribution."""
+        return self.shape[self.axis] if self.shape else 1
