@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("map_view", "diagnosis", "target_split"),
     ("reductions",),
     ("spec", "sinks", "sources"),
-    ("blocks", "buffers"),
+    ("blocks", "buffers", "likeness"),
     ("functional",),
     ("kernels",),
     ("streams",),
@@ -49,7 +49,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 """The only importers of what is heavy."""
 
-PURE = ("functional", "kernels", "reductions", "diagnosis")
+PURE = ("functional", "kernels", "likeness", "reductions", "diagnosis")
 """Numbers in, numbers out: these know neither files nor terminals."""
 
 
