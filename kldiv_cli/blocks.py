@@ -18,6 +18,7 @@ __all__ = [
     "cut",
     "fits_whole",
     "run_starts",
+    "spread",
 ]
 
 _SHORT_RUN: Final = 1024
@@ -96,12 +97,23 @@ def cut(layout: Layout, budget: int) -> Iterator[Block]:
     if math.prod(layout.shape) == 0:
         return
     extents = _extents(layout, budget, whole=fits_whole(layout, budget))
-    ranges = [range(0, layout.shape[d], extents[d]) for d in layout.order]
-    for starts in itertools.product(*ranges):
-        start_of = dict(zip(layout.order, starts, strict=True))
-        yield tuple(
-            slice(start_of[d], min(start_of[d] + extents[d], length)) for d, length in enumerate(layout.shape)
-        )
+    for starts in itertools.product(*_starts(layout, extents)):
+        yield _block(layout, extents, starts)
+
+
+def spread(layout: Layout, budget: int, most: int) -> Iterator[Block]:
+    """At most that many of the blocks that `cut` gives, evenly spread from the first to the last."""
+    if math.prod(layout.shape) == 0:
+        return
+    extents = _extents(layout, budget, whole=fits_whole(layout, budget))
+    ranges = _starts(layout, extents)
+    last, steps = math.prod(map(len, ranges)) - 1, max(1, most - 1)
+    for position in sorted({last * k // steps for k in range(most)}):
+        starts: list[int] = []
+        for along in reversed(ranges):
+            position, k = divmod(position, len(along))
+            starts.insert(0, along[k])
+        yield _block(layout, extents, tuple(starts))
 
 
 def axis_windows(block: Block, axis: int, budget: int) -> Iterator[Block]:
@@ -112,6 +124,18 @@ def axis_windows(block: Block, axis: int, budget: int) -> Iterator[Block]:
     for start in range(0, length, step):
         window = slice(start, min(start + step, length))
         yield (*block[:axis], window, *block[axis + 1 :])
+
+
+def _starts(layout: Layout, extents: list[int]) -> list[range]:
+    """Where blocks begin, from the slowest dimension in storage to the fastest."""
+    return [range(0, layout.shape[d], extents[d]) for d in layout.order]
+
+
+def _block(layout: Layout, extents: list[int], starts: tuple[int, ...]) -> Block:
+    start_of = dict(zip(layout.order, starts, strict=True))
+    return tuple(
+        slice(start_of[d], min(start_of[d] + extents[d], length)) for d, length in enumerate(layout.shape)
+    )
 
 
 def _extents(layout: Layout, budget: int, *, whole: bool) -> list[int]:

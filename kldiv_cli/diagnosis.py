@@ -378,9 +378,7 @@ def _negative(tally: Tally, evidence: Evidence) -> Finding:
     rounding = _COARSEST.get(_itemsize(evidence), _FINE)
     small = tally.value is None or tally.value >= -rounding
     cause = (
-        "within the rounding of the storage type"
-        if small
-        else "predictions or targets are not normalised"
+        "within the rounding of the storage type" if small else "predictions or targets are not normalised"
     )
     return _distributions(
         "negative-kl",

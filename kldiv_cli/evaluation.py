@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from kldiv_cli.diagnosis import Finding, Observations, Tally, find, unravel
+from kldiv_cli.diagnosis import Evidence, Finding, find, is_suspicious
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.functional import normalize_axis
 from kldiv_cli.job import Job, MapWriter
+from kldiv_cli.observations import Observations, Tally, unravel
 from kldiv_cli.partials import LossPartial
+from kldiv_cli.probes import alignment_of, look_at
 from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
@@ -121,10 +123,11 @@ def evaluate_sources(
         batches=np.zeros(shape[:1] or (1,), np.bool_) if spec.selects else None,
     )
     results = stream(job, resources, progress or (lambda done: None))
-    inputs.verify()
-    return tuple(
+    evaluations = tuple(
         _evaluation(job, inputs, loss, result) for loss, result in zip(spec.losses, results, strict=True)
     )
+    inputs.verify()
+    return evaluations
 
 
 def _unit(loss: Loss) -> Unit:
@@ -187,22 +190,34 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
         pos_weight=_described(inputs.pos_weight, "factors"),
         mask=_described(inputs.mask, "mask"),
         by_target=result.split,
-        findings=find(
-            result.observations,
-            scalars,
-            job.shape,
-            job.axis,
-            zero_policy=job.spec.zero_policy,
-            softmax=job.spec.log_softmax,
-            itemsize=_coarsest(inputs),
-        ),
+        findings=find(_evidence(job, loss, result, scalars)),
     )
 
 
-def _coarsest(inputs: Inputs) -> int:
-    """Bytes of the narrowest floats stored; of integers alone, those of float64."""
-    stored = (inputs.predictions.dtype, inputs.targets.dtype)
-    return min((dtype.itemsize for dtype in stored if dtype.kind == "f"), default=8)
+_WORTH_ALIGNING: Final = 0.01
+"""Nats; of rows in another order the divergence is larger, or it makes no difference."""
+
+
+def _evidence(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Evidence:
+    """What was observed, and a second look at what is suspicious."""
+    predictions, targets = job.inputs.predictions, job.inputs.targets
+    odd_predictions, odd_targets = is_suspicious(result.observations)
+    regular = not (odd_predictions or odd_targets)
+    return Evidence(
+        spec=job.spec,
+        loss=loss,
+        shape=job.shape,
+        axis=job.axis,
+        scalars=scalars,
+        observed=result.observations,
+        differ=result.differ,
+        dtypes=(predictions.dtype, targets.dtype),
+        predictions_look=look_at(predictions) if odd_predictions else None,
+        targets_look=look_at(targets) if odd_targets else None,
+        alignment=alignment_of(job)
+        if loss == "kl" and regular and scalars.distmean > _WORTH_ALIGNING
+        else None,
+    )
 
 
 def _input(source: Source, space: str) -> Input:
@@ -221,7 +236,7 @@ def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
         raise DomainError(
             f"{job.inputs.targets.address}: {labels.count} of {math.prod(where)} labels outside 0 to "
             f"{classes - 1}, first {labels.value} at index {unravel(labels.place, where)}; "
-            f"expected the classes along axis {job.axis}"
+            f"expected the classes along axis {job.axis}; if it is padding, say --ignore-value {labels.value}"
         )
     if loss == "bce" and not job.spec.bce_with_logits:
         in_logs = "log-" * (job.spec.predictions_are != "probs")

@@ -19,6 +19,7 @@ __all__ = [
     "evaluation_record",
     "split_groups",
     "statistics_record",
+    "without_nonfinite",
 ]
 
 SCHEMA: Final = "kldiv/1"
@@ -71,7 +72,7 @@ def evaluation_record(
     record["findings"] = [asdict(finding) for finding in evaluation.findings]
     if view is not None:
         record["map"] = _map(view)
-    return _without_nonfinite(record)
+    return without_nonfinite(record)
 
 
 def statistics_record(statistics: Statistics) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _map(view: MapView) -> dict[str, Any]:
     }
 
 
-def _without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
+def without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
     """Replace nan and inf by null, and name them under "nonfinite"."""
     odd: dict[str, str] = {}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kldiv_cli.errors import FormatError, UsageError
+from typing import assert_never
+
+from kldiv_cli.errors import UsageError
 from kldiv_cli.sources.address import Address, parse_address, resolve_selection
 from kldiv_cli.sources.base import (
     AnyArray,
@@ -14,6 +16,7 @@ from kldiv_cli.sources.base import (
     Source,
 )
 from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.signature import recognise
 
 __all__ = [
     "AnyArray",
@@ -27,11 +30,6 @@ __all__ = [
     "parse_address",
     "resolve_selection",
 ]
-
-_NPY = b"\x93NUMPY"
-_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")
-"""The second is an archive of nothing."""
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def open_source(text: str, *, allow_external: bool = False) -> Source:
@@ -54,33 +52,22 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
 def _open_file(address: Address, allow_external: bool) -> Source:
     file = RegularFile(address.path)
     where = address.path if address.dataset is None else f"{address.path}::{address.dataset}"
-    beginning = file.read(0, 8)
-    if beginning.startswith(_NPY):
-        if address.dataset is not None:
-            raise UsageError(
-                f"{where}: an .npy file is one array and has no datasets; drop '::{address.dataset}'"
-            )
-        from kldiv_cli.sources.npy import open_npy
+    match recognise(where, file):
+        case "npy":
+            if address.dataset is not None:
+                raise UsageError(
+                    f"{where}: an .npy file is one array and has no datasets; drop '::{address.dataset}'"
+                )
+            from kldiv_cli.sources.npy import open_npy
 
-        return open_npy(where, file)
-    if beginning.startswith(_ZIPS):
-        from kldiv_cli.sources.npz import open_npz
+            return open_npy(where, file)
+        case "npz":
+            from kldiv_cli.sources.npz import open_npz
 
-        return open_npz(where, file, address.dataset)
-    if _has_hdf5_signature(file):
-        from kldiv_cli.sources.hdf5 import open_hdf5
+            return open_npz(where, file, address.dataset)
+        case "hdf5":
+            from kldiv_cli.sources.hdf5 import open_hdf5
 
-        return open_hdf5(where, file, address.dataset, allow_external=allow_external)
-    raise FormatError(
-        f"{where}: neither .npy, .npz nor HDF5: starts with {beginning!r}; save it with numpy.save or h5py"
-    )
-
-
-def _has_hdf5_signature(file: RegularFile) -> bool:
-    """HDF5 may begin behind a user block of 512 bytes or a power of two times that."""
-    offset = 0
-    while offset < file.size:
-        if file.read(offset, 8) == _HDF5:
-            return True
-        offset = max(512, offset * 2)
-    return False
+            return open_hdf5(where, file, address.dataset, allow_external=allow_external)
+        case unknown:
+            assert_never(unknown)

@@ -192,6 +192,10 @@ def check_dtype(where: str, dtype: np.dtype[Any]) -> None:
     """Refuse what are not real numbers."""
     if is_numeric(dtype):
         return
+    if dtype.hasobject and "vlen" in (dtype.metadata or {}):
+        raise FormatError(
+            f"{where}: dtype object: text or arrays of any length, expected one number an element"
+        )
     if dtype.hasobject:
         raise FormatError(
             f"{where}: dtype object, which only unpickling could read and pickles run code; "

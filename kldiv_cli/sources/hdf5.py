@@ -22,11 +22,11 @@ from kldiv_cli.sources.hdf5_names import find_dataset
 from kldiv_cli.sources.raw import RawSource
 from kldiv_cli.sources.regular import RegularFile
 
-__all__ = ["Hdf5Source", "open_hdf5"]
+__all__ = ["FAULTS", "Hdf5Source", "open_container", "open_hdf5", "reason_of"]
 
 _CHUNK_CACHE: Final = 16 << 20
 _LARGEST_CHUNK_CACHE: Final = 256 << 20
-_FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises for damaged files, depending on where the damage is."""
 
 
@@ -61,8 +61,8 @@ class Hdf5Source(Source):
             dataset = self._opened if self._opened is not None else self._open()
             try:
                 dataset.read_direct(array, source_sel=block or ())
-            except _FAULTS as error:
-                raise InputError(f"{self.address}: {_reason(error)}") from None
+            except FAULTS as error:
+                raise InputError(f"{self.address}: {reason_of(error)}") from None
         return array
 
     def verify(self) -> None:
@@ -79,7 +79,7 @@ class Hdf5Source(Source):
     def _open(self) -> h5py.Dataset:
         with self._lock:
             if self._opened is None:
-                self._opened = _open_file(self.file.path, _chunk_cache(self))[self.name]
+                self._opened = open_container(self.file.path, _chunk_cache(self))[self.name]
             return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,15 +106,15 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
         and `allow_external` was not given.
     """
     try:
-        with _open_file(file.path) as container:
+        with open_container(file.path) as container:
             dataset = find_dataset(file.path, container, name, allow_external=allow_external)
             check_dtype(address, dataset.dtype)
             others = _check_storage(address, dataset, allow_external)
             return _source(address, file, name or str(dataset.name), dataset, others)
-    except _FAULTS as error:
+    except FAULTS as error:
         if isinstance(error, InputError):
             raise
-        raise FormatError(f"{address}: damaged or unreadable HDF5: {_reason(error)}") from None
+        raise FormatError(f"{address}: damaged or unreadable HDF5: {reason_of(error)}") from None
 
 
 def _chunk_cache(source: Hdf5Source) -> int:
@@ -126,14 +126,14 @@ def _chunk_cache(source: Hdf5Source) -> int:
     return max(_CHUNK_CACHE, chunk, min(longest * chunk, _LARGEST_CHUNK_CACHE))
 
 
-def _open_file(path: str, chunk_cache: int = _CHUNK_CACHE) -> h5py.File:
+def open_container(path: str, chunk_cache: int = _CHUNK_CACHE) -> h5py.File:
     try:
         return h5py.File(path, "r", rdcc_nbytes=chunk_cache)
-    except _FAULTS as error:
-        raise FormatError(f"{path}: damaged or unreadable HDF5: {_reason(error)}") from None
+    except FAULTS as error:
+        raise FormatError(f"{path}: damaged or unreadable HDF5: {reason_of(error)}") from None
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if ("filter" in text and "not registered" in text) or "required filter" in text:
         return f"{text}; install hdf5plugin and import it, or store it with gzip"

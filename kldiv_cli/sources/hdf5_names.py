@@ -10,7 +10,7 @@ import numpy as np
 from kldiv_cli.errors import DatasetError, FormatError
 from kldiv_cli.sources.base import describe, is_numeric
 
-__all__ = ["find_dataset"]
+__all__ = ["datasets", "dtype_of", "find_dataset", "find_object"]
 
 _MOST_LINKS: Final = 32
 
@@ -29,12 +29,26 @@ def find_dataset(
     """
     if name is None:
         return container[_only_dataset(path, container)]
-    found = container.get(name) if allow_external else _follow(path, container, name)
-    if found is None:
-        raise DatasetError(f"{path}: no dataset {name!r}; it has {_listing(container)}")
+    found = find_object(path, container, name, allow_external=allow_external)
     if not isinstance(found, h5py.Dataset):
         kind = "a group" if isinstance(found, h5py.Group) else "a named type"
         raise DatasetError(f"{path}: {name!r} is {kind}, expected a dataset; it has {_listing(container)}")
+    return found
+
+
+def find_object(path: str, container: h5py.File, name: str, *, allow_external: bool) -> Any:
+    """Whatever has that name: a dataset, a group or a named type.
+
+    Raises
+    ------
+    DatasetError
+        There is nothing.
+    FormatError
+        The way to it leads out of the file and `allow_external` was not given.
+    """
+    found = container.get(name) if allow_external else _follow(path, container, name)
+    if found is None:
+        raise DatasetError(f"{path}: no dataset {name!r}; it has {_listing(container)}")
     return found
 
 
@@ -62,7 +76,8 @@ def _follow(path: str, container: h5py.File, name: str) -> Any:
     raise FormatError(f"{path}: {name!r} follows more than {_MOST_LINKS} links; name the dataset itself")
 
 
-def _datasets(container: h5py.File) -> list[h5py.Dataset]:
+def datasets(container: h5py.Group) -> list[h5py.Dataset]:
+    """Every dataset below a group, each once, by hard links only."""
     found: list[h5py.Dataset] = []
 
     def note(_: str, item: Any) -> None:
@@ -74,7 +89,7 @@ def _datasets(container: h5py.File) -> list[h5py.Dataset]:
 
 
 def _only_dataset(path: str, container: h5py.File) -> str:
-    numeric = [d for d in _datasets(container) if d.shape is not None and is_numeric(_dtype(d))]
+    numeric = [d for d in datasets(container) if d.shape is not None and is_numeric(dtype_of(d))]
     if len(numeric) == 1:
         return str(numeric[0].name)
     if not numeric:
@@ -86,14 +101,14 @@ def _only_dataset(path: str, container: h5py.File) -> str:
 
 
 def _listing(container: h5py.File) -> str:
-    return _describe(_datasets(container))
+    return _describe(datasets(container))
 
 
 def _describe(datasets: list[h5py.Dataset]) -> str:
-    return describe((d.name, d.shape, _dtype(d)) for d in datasets)
+    return describe((d.name, d.shape, dtype_of(d)) for d in datasets)
 
 
-def _dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
+def dtype_of(dataset: h5py.Dataset) -> np.dtype[Any]:
     """The dtype, or void where NumPy has none for it."""
     try:
         dtype: np.dtype[Any] = np.dtype(dataset.dtype)

@@ -16,11 +16,20 @@ from kldiv_cli.sources.base import Source, describe, is_numeric
 from kldiv_cli.sources.npy import LONGEST_HEADER, Header, open_npy, read_header
 from kldiv_cli.sources.regular import Identity, RegularFile
 
-__all__ = ["MAGIC", "open_npz"]
+__all__ = [
+    "DAMAGED",
+    "MAGIC",
+    "check_readable",
+    "choose_member",
+    "member_header",
+    "member_names",
+    "open_archive",
+    "open_npz",
+]
 
 MAGIC: Final = b"PK\x03\x04"
 _LOCAL_HEADER: Final = 30
-_DAMAGED: Final = (
+DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -39,7 +48,7 @@ class _InflatedMember(RegularFile):
     def __init__(self, path: str, member: str, identity: Identity | None = None) -> None:
         super().__init__(path, identity)
         self.member = member
-        with _archive(path) as archive:
+        with open_archive(path) as archive:
             self._size = archive.getinfo(member).file_size
 
     @property
@@ -49,11 +58,11 @@ class _InflatedMember(RegularFile):
     def _new_descriptor(self) -> int:
         with tempfile.TemporaryFile() as temporary:
             try:
-                with _archive(self.path) as archive, archive.open(self.member) as contents:
+                with open_archive(self.path) as archive, archive.open(self.member) as contents:
                     shutil.copyfileobj(contents, temporary, 1 << 20)
             except InputError:
                 raise
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 if getattr(error, "errno", None):
                     where = tempfile.gettempdir()
                     raise InputError(
@@ -71,10 +80,9 @@ class _InflatedMember(RegularFile):
 def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
     """Open one array of an archive; without a name it must be the only numeric one."""
     try:
-        with _archive(file.path) as archive:
-            if any(entry.flag_bits & 1 for entry in archive.infolist()):
-                raise FormatError(f"{address}: the archive is encrypted; write it without a password")
-            entry = archive.getinfo(_choose(file.path, archive, member))
+        with open_archive(file.path) as archive:
+            check_readable(address, archive)
+            entry = archive.getinfo(choose_member(file.path, archive, member))
         if entry.compress_type != zipfile.ZIP_STORED:
             return open_npy(address, _InflatedMember(file.path, entry.filename))
         start = _start_of_contents(address, file, entry)
@@ -82,15 +90,24 @@ def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
         return open_npy(address, file, start=start, size=entry.file_size)
     except InputError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise FormatError(f"{file.path}: damaged .npz archive: {error}; write it again") from None
 
 
-def _archive(path: str) -> zipfile.ZipFile:
+def open_archive(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+
+
+def check_readable(address: str, archive: zipfile.ZipFile) -> None:
+    if any(entry.flag_bits & 1 for entry in archive.infolist()):
+        raise FormatError(f"{address}: the archive is encrypted; write it without a password")
+
+
+def member_names(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if name.endswith(".npy")]
 
 
 def _start_of_contents(address: str, file: RegularFile, entry: zipfile.ZipInfo) -> int:
@@ -116,14 +133,14 @@ def _check_crc(address: str, file: RegularFile, start: int, entry: zipfile.ZipIn
         raise FormatError(f"{address}: damaged .npz archive: wrong checksum; write it again")
 
 
-def _choose(path: str, archive: zipfile.ZipFile, member: str | None) -> str:
-    names = [name for name in archive.namelist() if name.endswith(".npy")]
+def choose_member(path: str, archive: zipfile.ZipFile, member: str | None) -> str:
+    names = member_names(archive)
     if member is not None:
         wanted = member.removesuffix(".npy") + ".npy"
         if wanted in names:
             return wanted
         raise DatasetError(f"{path}: no array {member!r}; it has {_listing(archive, names)}")
-    numeric = [name for name in names if is_numeric(_header(archive, name).dtype)]
+    numeric = [name for name in names if is_numeric(member_header(archive, name).dtype)]
     if len(numeric) == 1:
         return numeric[0]
     if not numeric:
@@ -135,11 +152,11 @@ def _choose(path: str, archive: zipfile.ZipFile, member: str | None) -> str:
 
 
 def _listing(archive: zipfile.ZipFile, names: list[str]) -> str:
-    headers = ((name, _header(archive, name)) for name in names)
+    headers = ((name, member_header(archive, name)) for name in names)
     return describe((name.removesuffix(".npy"), header.shape, header.dtype) for name, header in headers)
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> Header:
+def member_header(archive: zipfile.ZipFile, name: str) -> Header:
     with archive.open(name) as contents:
         beginning = contents.read(LONGEST_HEADER + 12)
     size = archive.getinfo(name).file_size

@@ -1,0 +1,106 @@
+"""A second look at a part of the data, where the pass over all of it gave a reason for one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.alignment import FEWEST_ROWS, Alignment, Rows, align, rows_of
+from kldiv_cli.blocks import Layout, spread
+from kldiv_cli.buffers import Buffer
+from kldiv_cli.functional import log_softmax
+from kldiv_cli.inspection import inspect_source
+from kldiv_cli.job import Job
+from kldiv_cli.likeness import Likeness
+from kldiv_cli.selection import select
+from kldiv_cli.sources.base import AnyArray, Block, Source
+
+__all__ = ["alignment_of", "look_at"]
+
+Array = npt.NDArray[np.float64]
+
+_MOST_ROWS: Final = 512
+_SHARE: Final = 16
+"""At most one in that many elements is looked at once more."""
+_FREE: Final = 1 << 16
+"""Elements that may always be."""
+_PLACES: Final = 8
+
+
+def look_at(source: Source) -> Likeness:
+    """What an array looks like, by a sample of it."""
+    return inspect_source(source)[1]
+
+
+def alignment_of(job: Job) -> Alignment | None:
+    """How rows of predictions and targets belong together; None where there are too few to tell."""
+    length = job.length
+    allowed = max(_FREE, math.prod(job.shape) // _SHARE) // max(length, 1)
+    wanted = min(_MOST_ROWS, allowed)
+    if wanted < FEWEST_ROWS or length < 2:
+        return None
+    together: Rows | None = None
+    for log_predictions, targets in _samples(job, wanted):
+        rows = rows_of(log_predictions, targets)
+        together = rows if together is None else together.merge(rows)
+    return None if together is None or not together.count else align(together)
+
+
+def _samples(job: Job, wanted: int) -> Iterator[tuple[Array, Array]]:
+    """Rows of log-probabilities and target probabilities, from evenly spread places."""
+    source = job.inputs.predictions
+    layout = Layout(shape=job.shape, axis=job.axis, fortran_order=source.fortran_order, chunks=source.chunks)
+    budget = max(1, wanted // _PLACES) * job.length
+    for block in spread(layout, budget, _PLACES):
+        with np.errstate(all="ignore"):
+            sample = _read(job, block)
+        if sample is not None:
+            yield sample
+
+
+def _read(job: Job, block: Block) -> tuple[Array, Array] | None:
+    spec, inputs, axis = job.spec, job.inputs, job.axis
+    predictions = _rows(inputs.predictions, block, axis)
+    outer = block[:axis] + block[axis + 1 :]
+    labels = spec.targets_are == "labels"
+    stored = inputs.targets.read(outer, Buffer()).ravel() if labels else _rows(inputs.targets, block, axis)
+    selection = select(spec, stored, _mask(job, block), "mask")
+    if selection.elements is not None:
+        return None
+    if selection.rows is not None:
+        predictions, stored = predictions[selection.rows], stored[selection.rows]
+    log_predictions = _log_probs(predictions, "logits" if spec.log_softmax else spec.predictions_are, job)
+    targets = np.eye(job.length)[stored.astype(np.intp)] if labels else _probs(stored, job)
+    known = np.isfinite(targets).all(axis=1) & ~np.isnan(log_predictions).any(axis=1)
+    return log_predictions[known], targets[known]
+
+
+def _rows(source: Source, block: Block, axis: int) -> AnyArray:
+    moved = np.moveaxis(source.read(block, Buffer()), axis, -1)
+    return moved.reshape(-1, moved.shape[-1])
+
+
+def _mask(job: Job, block: Block) -> npt.NDArray[Any] | None:
+    source, axis = job.inputs.mask, job.axis
+    if source is None:
+        return None
+    if source.shape[axis] == 1:
+        block = (*block[:axis], slice(0, 1), *block[axis + 1 :])
+    return _rows(source, block, axis)
+
+
+def _log_probs(values: AnyArray, space: str, job: Job) -> Array:
+    x = values.astype(np.float64)
+    if space == "logits":
+        return log_softmax(x / (job.spec.temperature or 1.0), -1)
+    return np.asarray(np.log(x)) if space == "probs" else x
+
+
+def _probs(values: AnyArray, job: Job) -> Array:
+    if job.spec.targets_are == "probs":
+        return values.astype(np.float64)
+    return np.asarray(np.exp(_log_probs(values, job.spec.targets_are, job)))
