@@ -34,7 +34,16 @@ class Rows(NamedTuple):
     """How often each class is the top one."""
 
     def merge(self, other: Rows) -> Rows:
-        return Rows(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+        return Rows(
+            self.count + other.count,
+            self.agreeing + other.agreeing,
+            self.cross_entropy + other.cross_entropy,
+            self.distance + other.distance,
+            self.predictions + other.predictions,
+            self.targets + other.targets,
+            self.top_predictions + other.top_predictions,
+            self.top_targets + other.top_targets,
+        )
 
 
 class Alignment(NamedTuple):

@@ -84,7 +84,10 @@ def find(evidence: Evidence) -> tuple[Finding, ...]:
     """Turn what was observed into what is said; nothing for data that is as it should be."""
     if not evidence.scalars.elements:
         return (_empty(),)
-    misuse = [*_predictions(evidence), *_targets(evidence), *_pairing(evidence)]
+    predictions, targets = list(_predictions(evidence)), list(_targets(evidence))
+    named = {(finding.id, finding.option) for finding in predictions}
+    targets = [finding for finding in targets if (finding.id, finding.option) not in named]
+    misuse = [*predictions, *targets, *_pairing(evidence)]
     return (*misuse, *_terms(evidence, misuse), *_precision(evidence))
 
 
@@ -143,13 +146,14 @@ def _predictions(evidence: Evidence) -> Iterator[Finding]:
     if look is not None and _elsewhere(look, spec.predictions_are, evidence):
         yield _wrong_axis("predictions", worst, look, evidence)
     elif look is not None and look.space == "probs" and spec.predictions_are == "log-probs":
+        option = f"--predictions-are probs{_other_axis(look, evidence)}"
         yield _distributions(
             "predictions-probs",
             worst,
             evidence,
-            "the predictions look like probabilities, not log-probabilities: exp of {count} does not add up "
-            "to 1, worst {value:.6g} at {place}; say --predictions-are probs",
-            "--predictions-are probs",
+            "the predictions look like probabilities, not log-probabilities: the exp of {count} adds up to "
+            f"something else than 1, worst {{value:.6g}} at {{place}}; say {option}",
+            option,
         )
     elif observed.predictions_above_zero.count:
         yield _elements(
@@ -166,15 +170,29 @@ def _predictions(evidence: Evidence) -> Iterator[Finding]:
 
 def _padding(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
     """Distributions that are none at all; where all are alike they are what was meant."""
-    if 0 < tally.count < evidence.scalars.distributions:
-        yield _distributions(
-            f"{name}-padding",
-            tally,
-            evidence,
-            f"{{count}} of the {name} all 0, all -100 or of equal logits, first at {{place}}: padding that "
-            "counts? leave it out with --mask FILE",
-            "--mask",
-        )
+    if not 0 < tally.count < evidence.scalars.distributions:
+        return
+    filled = _fill_of(name, tally, evidence)
+    ignorable = name == "targets" and filled == "all -100"
+    option = "--ignore-value -100" if ignorable else "--mask FILE"
+    yield _distributions(
+        f"{name}-padding",
+        tally,
+        evidence,
+        f"{{count}} of the {name} {filled}, first at {{place}}: padding that counts? "
+        f"leave it out with {option}",
+        option,
+    )
+
+
+def _fill_of(name: str, tally: Tally, evidence: Evidence) -> str:
+    """What padding is filled with, by what it adds up to."""
+    space = getattr(evidence.spec, f"{name}_are")
+    if space == "logits":
+        return "of equal logits"
+    exp_of_fill = 1 if space == "log-probs" else 0
+    length = evidence.shape[evidence.axis] if evidence.shape else 1
+    return "all 0" if tally.value == exp_of_fill * length else "all -100"
 
 
 def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
@@ -192,7 +210,7 @@ def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Findi
         f"{name}-unnormalised",
         tally,
         evidence,
-        f"{'exp of ' * logs}{{count}} of the {name} {'does' if logs else 'do'} not add up to 1, "
+        f"{{count}} of the {name}{', whose exp adds' if logs else ' adding'} up to something else than 1, "
         f"worst {{value:.6g}} at {{place}}{remedy}",
         option,
     )
@@ -201,6 +219,11 @@ def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Findi
 def _elsewhere(look: Likeness, space: str, evidence: Evidence) -> bool:
     """Whether an array is what it was taken for, but along another axis."""
     return look.space == space and look.axis is not None and look.axis != evidence.axis
+
+
+def _other_axis(look: Likeness, evidence: Evidence) -> str:
+    """The option for the axis of an array, where that is another one."""
+    return "" if look.axis in (None, evidence.axis) else f" --axis {look.axis}"
 
 
 def _wrong_axis(name: str, tally: Tally, look: Likeness, evidence: Evidence) -> Finding:
@@ -233,16 +256,19 @@ def _targets(evidence: Evidence) -> Iterator[Finding]:
     if not is_suspicious(observed)[1]:
         return
     worst, below = observed.targets_unnormalised, observed.targets_below_zero
+    if below.count and below.count == observed.targets_padding.count * evidence.shape[evidence.axis]:
+        below = Tally()
     if look is not None and _elsewhere(look, spec.targets_are, evidence):
         yield _wrong_axis("targets", worst, look, evidence)
     elif look is not None and look.space == "log-probs" and below.count:
+        option = f"--log-target{_other_axis(look, evidence)}"
         yield _elements(
             "targets-log-probs",
             below,
             evidence,
             "the targets look like log-probabilities: {count} below 0, worst {value:.6g} at {place}; "
-            "say --log-target",
-            "--log-target",
+            f"say {option}",
+            option,
         )
     elif below.count:
         yield _elements(
@@ -258,8 +284,8 @@ def _targets(evidence: Evidence) -> Iterator[Finding]:
             "targets-probs",
             worst,
             evidence,
-            "the targets look like probabilities, not log-probabilities: exp of {count} does not add up "
-            "to 1, worst {value:.6g} at {place}; drop --log-target",
+            "the targets look like probabilities, not log-probabilities: the exp of {count} adds up to "
+            "something else than 1, worst {value:.6g} at {place}; drop --log-target",
             "--targets-are probs",
         )
     else:
@@ -284,8 +310,8 @@ def _pairing(evidence: Evidence) -> Iterator[Finding]:
             severity="warning",
             message=(
                 f"rows may be misaligned: predictions and targets agree on the top class in "
-                f"{alignment.agreement:.1%} of {alignment.rows} sampled distributions, {alignment.chance:.1%} "
-                "would be chance, while their means over all rows agree; are both in the same order?"
+                f"{alignment.agreement:.1%} of {alignment.rows} sampled distributions, where chance gives "
+                f"{alignment.chance:.1%}, while their means over all rows agree; are both in the same order?"
             ),
             count=alignment.rows,
             value=alignment.agreement,

@@ -254,7 +254,7 @@ def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
             job.inputs.targets,
             observations.targets_outside,
             "targets outside [0, 1]",
-            "expected probabilities or 0/1",
+            "expected probabilities or 0/1; labels of -1 and 1 are to be mapped to these",
         )
 
 
