@@ -59,6 +59,8 @@ class Evidence(NamedTuple):
     predictions_look: Likeness | None = None
     """What the predictions look like, where there was a reason to look."""
     targets_look: Likeness | None = None
+    sampled: bool = False
+    """Only every fourth distribution of the predictions was added up."""
     alignment: Alignment | None = None
     """How rows of predictions and targets belong together, where there was a reason to look."""
 
@@ -198,8 +200,8 @@ def _fill_of(name: str, tally: Tally, evidence: Evidence) -> str:
 def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
     if not tally.count:
         return
-    space = getattr(evidence.spec, f"{name}_are")
-    logs = space == "log-probs"
+    logs = getattr(evidence.spec, f"{name}_are") == "log-probs"
+    sample = " (of every fourth)" * (evidence.sampled and name == "predictions")
     if logs and name == "predictions":
         remedy, option = f"; if they are logits, say --log-softmax {evidence.axis}", "--log-softmax"
     elif logs:
@@ -210,7 +212,8 @@ def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Findi
         f"{name}-unnormalised",
         tally,
         evidence,
-        f"{{count}} of the {name}{', whose exp adds' if logs else ' adding'} up to something else than 1, "
+        f"{{count}} of the {name}{sample}{', whose exp adds' if logs else ' adding'} up to something else "
+        f"than 1, "
         f"worst {{value:.6g}} at {{place}}{remedy}",
         option,
     )

@@ -109,7 +109,13 @@ class BlockWorker:
             None if inputs.pos_weight is None else self._rows("pos_weight", inputs.pos_weight, block),
             self.job.length,
         )
-        return rows._replace(selection=self._select(rows, block)) if self.spec.selects else rows
+        if self.spec.selects:
+            rows = rows._replace(selection=self._select(rows, block))
+        if self.job.samples_masses:
+            looked_at = _every_fourth(block[: self.job.axis] + block[self.job.axis + 1 :])
+            chosen = rows.selection.rows
+            rows = rows._replace(looked_at=looked_at if chosen is None else looked_at[chosen])
+        return rows
 
     def _rows(self, name: str, source: Source, block: Block) -> AnyArray:
         array = source.read(block, self._workspace[f"{name} as stored"])
@@ -237,6 +243,13 @@ class BlockWorker:
 _NOTHING = LossPartial()
 _GLANCE = 1 << 14
 """Elements that are compared at a time; most arrays differ within the first."""
+
+
+def _every_fourth(outer: Block) -> Mask:
+    """Distributions by a sum of indices, so that it does not matter how they are cut into blocks."""
+    sums = sum(np.ogrid[outer], start=np.zeros((), np.intp))
+    looked_at: Mask = (sums & 3) == 0
+    return looked_at.ravel()
 
 
 def _fill_masses(masses: tuple[Array | None, Array | None], piece: Piece) -> None:

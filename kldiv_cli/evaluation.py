@@ -211,6 +211,7 @@ def _evidence(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Ev
         scalars=scalars,
         observed=result.observations,
         differ=result.differ,
+        sampled=job.samples_masses,
         dtypes=(predictions.dtype, targets.dtype),
         predictions_look=look_at(predictions) if odd_predictions else None,
         targets_look=look_at(targets) if odd_targets else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from kldiv_cli.blocks import Block
 from kldiv_cli.sources.base import AnyArray, Inputs
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.statistics import Kept
+
+_ADDED_UP = 1 << 20
 
 __all__ = ["Job", "MapWriter"]
 
@@ -41,6 +44,12 @@ class Job(NamedTuple):
 
     def keeper(self, loss: Loss) -> Kept | None:
         return self.kept[self.spec.losses.index(loss)]
+
+    @property
+    def samples_masses(self) -> bool:
+        """Only every fourth distribution of log-probabilities is added up, of more than a few of them."""
+        log_probs = self.spec.normalised and self.spec.predictions_are == "log-probs"
+        return log_probs and math.prod(self.shape) > _ADDED_UP
 
     @property
     def length(self) -> int:

@@ -54,11 +54,12 @@ class PieceLosses:
         kernels.kl(piece.log_p, log_y, piece.y, values)
 
     def _above_zero(self, piece: Piece, places: Places) -> Observations:
-        """Note log-probabilities above 0, which only distributions of more than 1 can hold."""
+        """Note log-probabilities above 0; targets are looked at only where they add up to more than 1."""
         above: dict[str, Tally] = {}
-        if self.spec.predictions_are == "log-probs" and _exceeds_one(piece.predictions_mass):
+        if self.spec.predictions_are == "log-probs":
             above["predictions_above_zero"] = places.above(_ROUNDING, piece.log_p)
-        if self.spec.targets_are == "log-probs" and _exceeds_one(piece.targets_mass):
+        mass = piece.targets_mass
+        if self.spec.targets_are == "log-probs" and mass is not None and not (mass <= 1).all():
             above["targets_above_zero"] = places.above(_ROUNDING, piece.log_targets)
         return Observations(**above)
 
@@ -119,10 +120,6 @@ class PieceLosses:
 
 _ROUNDING = 1e-3
 """What is above 0 by less may have been rounded up."""
-
-
-def _exceeds_one(mass: Array | None) -> bool:
-    return mass is not None and not bool((mass <= 1).all())
 
 
 def _clamped(log_p: Array, log_1mp: Array, y: Array) -> Mask | None:

@@ -74,6 +74,8 @@ class Rows(NamedTuple):
     pos_weight: AnyArray | None
     length: int
     """Of a whole distribution."""
+    looked_at: Mask | None = None
+    """The rows whose log-probabilities are added up, which takes time; None for all."""
     selection: Selection = EVERYTHING
     """What of them counts."""
 
@@ -179,8 +181,7 @@ class PieceReader:
 
     def _piece(self, rows: Rows, part: slice, columns: slice, norms: Norms) -> Piece:
         piece = self._with_targets(rows, part, columns, norms.targets)
-        stored = rows.part(rows.predictions, part, columns)
-        self._add_predictions(piece, stored, norms.predictions, rows.length)
+        self._add_predictions(piece, rows, norms.predictions)
         if rows.weight is not None:
             piece.weight = self._load("weight", rows.part(rows.weight, part, columns))
         if rows.pos_weight is not None:
@@ -213,17 +214,20 @@ class PieceReader:
             piece.targets_mass = mass_of_probs(y) if mass is None else mass
         return piece
 
-    def _add_predictions(self, piece: Piece, values: AnyArray, norm: Norm | None, length: int) -> None:
+    def _add_predictions(self, piece: Piece, rows: Rows, norm: Norm | None) -> None:
+        values = rows.part(rows.predictions, piece.rows, piece.columns)
         if self.spec.log_softmax:
             piece.log_p = self._load("predictions", values)
-            piece.predictions_mass = self._log_softmax(piece.log_p, norm, length)
+            piece.predictions_mass = self._log_softmax(piece.log_p, norm, rows.length)
         elif self.spec.predictions_are == "logits":
             piece.logits = self._logits("predictions", values)
         elif self.spec.predictions_are == "log-probs":
             piece.log_p = self._load("predictions", values)
             if self.spec.normalised:
-                scratch = self._workspace["float32"].array(values.shape, np.float32)
-                piece.predictions_mass = mass_of_log_probs(piece.log_p, scratch.view(np.float32))
+                looked_at = rows.looked_at
+                piece.predictions_mass = mass_of_log_probs(
+                    piece.log_p, None if looked_at is None else looked_at[piece.rows]
+                )
         else:
             piece.p = self._load("predictions", values)
             piece.log_p = np.log(piece.p, out=self._floats("log_p", values.shape))

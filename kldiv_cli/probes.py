@@ -13,7 +13,6 @@ from kldiv_cli.alignment import FEWEST_ROWS, Alignment, Rows, align, rows_of
 from kldiv_cli.blocks import Layout, spread
 from kldiv_cli.buffers import Buffer
 from kldiv_cli.functional import log_softmax
-from kldiv_cli.inspection import inspect_source
 from kldiv_cli.job import Job
 from kldiv_cli.likeness import Likeness
 from kldiv_cli.selection import select
@@ -33,6 +32,8 @@ _PLACES: Final = 8
 
 def look_at(source: Source) -> Likeness:
     """What an array looks like, by a sample of it."""
+    from kldiv_cli.inspection import inspect_source
+
     return inspect_source(source)[1]
 
 

@@ -7,13 +7,15 @@ smallest floats: nothing is rounded until `ExactSum.value`, which rounds once, a
 from __future__ import annotations
 
 import math
-from fractions import Fraction
-from typing import Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = [
     "Divisors",
@@ -54,6 +56,8 @@ class ExactSum(NamedTuple):
     @property
     def fraction(self) -> Fraction:
         """The sum of the finite values, not rounded at all."""
+        from fractions import Fraction
+
         return Fraction(self.scaled, 1 << _SCALE)
 
     @property

@@ -10,8 +10,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Mapping
-from decimal import Decimal
-from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -79,7 +77,7 @@ class Statistics(NamedTuple):
 
 def percentile_name(quantile: float) -> str:
     """``p99.9`` for 0.999."""
-    return f"p{(Decimal(repr(quantile)) * 100).normalize():f}"
+    return f"p{quantile * 100:.12g}"
 
 
 # All values
@@ -184,7 +182,7 @@ class Sketch(NamedTuple):
         if not (self.count and math.isfinite(self.total.value) and math.isfinite(self.squares.value)):
             return math.nan
         deviations = self.squares.fraction - self.total.fraction**2 / self.count
-        return float(max(deviations, Fraction(0)))
+        return max(float(deviations), 0.0)
 
     def _ranked(self, ranks: Indices) -> Array:
         below = ranks < self.total.negative_infinities

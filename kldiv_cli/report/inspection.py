@@ -35,7 +35,7 @@ def render_inspections(
             from kldiv_cli.report.table import DIGITS, render_grids
 
             grid = inspection_grid(inspections, precision or DIGITS)
-            return "".join([render_grids([grid], _halves(grid)), *_below(inspections, suggestions)])
+            return "".join([render_grids([grid], _parts(grid)), *_below(inspections, suggestions)])
         case "plain":
             grid = inspection_grid(inspections, precision)
             return "".join([text.plain_grid(grid), *_below(inspections, suggestions)])
