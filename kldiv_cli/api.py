@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.errors import UsageError
 from kldiv_cli.evaluation import Evaluation, evaluate_sources
 from kldiv_cli.job import MapWriter
 from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
-from kldiv_cli.streaming import DEFAULT_RESOURCES, Resources
 
 __all__ = ["evaluate", "evaluate_to", "open_inputs"]
 

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from kldiv_cli.block_reader import BlockReader, labels_outside
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.distributions import finish, scattered, with_statistics
@@ -24,8 +25,8 @@ from kldiv_cli.pieces import Norms, Partition, Piece, PieceReader, Rows
 from kldiv_cli.places import Places
 from kldiv_cli.reductions import exact_sum
 from kldiv_cli.segments import count_segments, segment_sums, segments_of
-from kldiv_cli.selection import Selection, select
-from kldiv_cli.sources.base import AnyArray, Source
+from kldiv_cli.selection import Selection
+from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Loss
 from kldiv_cli.target_split import split_by_target
 
@@ -54,6 +55,7 @@ class BlockWorker:
         self.job = job
         self.spec = job.spec
         self._workspace = Workspace()
+        self._blocks = BlockReader(job, self._workspace)
         self._reader = PieceReader(job.spec, self._workspace)
         self._losses = PieceLosses(job.spec, self._workspace)
 
@@ -65,9 +67,13 @@ class BlockWorker:
     def evaluate_window(self, block: Block, norms: Norms) -> WindowResult:
         """The losses of a part of a block along the axis, normalised by `norms` where given."""
         with np.errstate(all="ignore"):
-            rows = self._read(block)
+            rows = self._blocks.read(block)
             gathered = [self._gather(loss, rows) for loss in self.spec.losses]
-            self._check_labels(block, rows, gathered)
+            outside = LossPartial(
+                observations=Observations(labels_outside=labels_outside(self.job, block, rows))
+            )
+            for result in gathered:
+                result.add(outside)
             masses = self._masses(rows)
             for piece in self._reader.pieces(rows, norms):
                 _fill_masses(masses, piece)
@@ -90,69 +96,11 @@ class BlockWorker:
     def partition(self, block: Block) -> tuple[Partition | None, Partition | None]:
         """The first pass over distributions too large for a block: of predictions and targets."""
         with np.errstate(all="ignore"):
-            rows = self._read(block)
+            rows = self._blocks.read(block)
             return (
                 self._reader.partition(rows, rows.predictions) if self.spec.log_softmax else None,
                 self._reader.partition(rows, rows.targets) if self.spec.targets_softmax else None,
             )
-
-    # Reading
-
-    def _read(self, block: Block) -> Rows:
-        inputs = self.job.inputs
-        labels = self.spec.targets_are == "labels"
-        rows = Rows(
-            block[self.job.axis].start if block else 0,
-            self._rows("predictions", inputs.predictions, block),
-            self._labels(block) if labels else self._rows("targets", inputs.targets, block),
-            None if inputs.weight is None else self._rows("weight", inputs.weight, block),
-            None if inputs.pos_weight is None else self._rows("pos_weight", inputs.pos_weight, block),
-            self.job.length,
-        )
-        if self.spec.selects:
-            rows = rows._replace(selection=self._select(rows, block))
-        if self.job.samples_masses:
-            looked_at = _every_fourth(block[: self.job.axis] + block[self.job.axis + 1 :])
-            chosen = rows.selection.rows
-            rows = rows._replace(looked_at=looked_at if chosen is None else looked_at[chosen])
-        return rows
-
-    def _rows(self, name: str, source: Source, block: Block) -> AnyArray:
-        array = source.read(block, self._workspace[f"{name} as stored"])
-        moved = np.moveaxis(np.atleast_1d(array), self.job.axis, -1)
-        if not moved.flags.c_contiguous:
-            straight = self._workspace[f"{name} as rows"].array(moved.shape, moved.dtype)
-            np.copyto(straight, moved)
-            moved = straight
-        return moved.reshape(-1, moved.shape[-1])
-
-    def _labels(self, block: Block) -> AnyArray:
-        axis = self.job.axis
-        without_axis = block[:axis] + block[axis + 1 :]
-        return self.job.inputs.targets.read(without_axis, self._workspace["targets as stored"]).ravel()
-
-    def _select(self, rows: Rows, block: Block) -> Selection:
-        source = self.job.inputs.mask
-        if source is None:
-            return select(self.spec, rows.targets, None, "")
-        axis = self.job.axis
-        if block and source.shape[axis] == 1:
-            block = (*block[:axis], slice(0, 1), *block[axis + 1 :])
-        return select(self.spec, rows.targets, self._rows("mask", source, block), source.address)
-
-    def _check_labels(self, block: Block, rows: Rows, gathered: list[_Gathered]) -> None:
-        """Note labels that are no class; they are seen once, with the first window of their row."""
-        if self.spec.targets_are != "labels" or rows.start > 0:
-            return
-        chosen = rows.selection.rows
-        labels = rows.targets if chosen is None else rows.targets[chosen]
-        outside = (labels < 0) | (labels >= self.job.shape[self.job.axis])
-        if not outside.any():
-            return
-        places = Places(self.job.shape, self.job.axis, block, chosen=chosen)
-        tally = places.first_distribution(np.flatnonzero(outside), labels)
-        for result in gathered:
-            result.add(LossPartial(observations=Observations(labels_outside=tally)))
 
     # Losses
 
@@ -243,13 +191,6 @@ class BlockWorker:
 _NOTHING = LossPartial()
 _GLANCE = 1 << 14
 """Elements that are compared at a time; most arrays differ within the first."""
-
-
-def _every_fourth(outer: Block) -> Mask:
-    """Distributions by a sum of indices, so that it does not matter how they are cut into blocks."""
-    sums = sum(np.ogrid[outer], start=np.zeros((), np.intp))
-    looked_at: Mask = (sums & 3) == 0
-    return looked_at.ravel()
 
 
 def _fill_masses(masses: tuple[Array | None, Array | None], piece: Piece) -> None:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.diagnosis import Evidence, Finding, find, is_suspicious
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.functional import normalize_axis
@@ -21,7 +22,7 @@ from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, Unit, check_groups
-from kldiv_cli.streaming import DEFAULT_RESOURCES, Progress, Resources, stream
+from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
 
 __all__ = ["Evaluation", "Input", "WorstLoss", "evaluate_sources"]

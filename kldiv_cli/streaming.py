@@ -5,43 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli import execution
 from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
+from kldiv_cli.budget import Resources, budget_of, layout_of
 from kldiv_cli.distributions import finish
 from kldiv_cli.engine import BlockWorker
-from kldiv_cli.errors import UsageError
 from kldiv_cli.job import Job
-from kldiv_cli.kernels import SEGMENT, merge_partition
+from kldiv_cli.kernels import merge_partition
 from kldiv_cli.partials import LossPartial, WindowResult
-from kldiv_cli.pieces import PIECE, Norm, Norms, Partition
+from kldiv_cli.pieces import Norm, Norms, Partition
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Progress", "Resources", "stream"]
-
-DEFAULT_MEMORY: Final = 64 << 20
-_LARGEST_BLOCK: Final = 1 << 20
-_SMALLEST_BLOCK: Final = 16 * SEGMENT
-_BUFFERS: Final = 8
-"""Pieces a worker holds at once, at the most."""
+__all__ = ["Losses", "Mergeable", "Progress", "merge_blocks", "stream"]
 
 Progress = Callable[[int], None]
-
-
-class Resources(NamedTuple):
-    """What a computation may use; none of it changes a bit of the result."""
-
-    workers: int | None = None
-    """Threads; by default one a processor, as far as the memory goes."""
-    memory: int | None = None
-    """Bytes for blocks and buffers in all; by default 64 MiB, or what the workers asked for need."""
-
-
-DEFAULT_RESOURCES: Final = Resources()
 
 
 def stream(job: Job, resources: Resources, progress: Progress) -> tuple[LossPartial, ...]:
@@ -56,83 +38,70 @@ def stream(job: Job, resources: Resources, progress: Progress) -> tuple[LossPart
     KldivError
         Whatever reading an input or writing a map raises.
     """
-    layout = _layout(job)
-    budget, workers = _budget(job, resources)
+    layout = layout_of(job)
+    budget, workers = budget_of(job, resources)
     if fits_whole(layout, budget):
-        return _run_blocks(job, layout, budget, workers, progress)
-    return _run_windows(job, layout, budget, workers, progress)
+        blocks = cut(layout, budget)
+        return merge_blocks(blocks, lambda: _evaluator(job), _nothing(job), workers, progress).losses
+    return _run_windows(job, layout, budget, workers, progress).losses
 
 
-def _layout(job: Job) -> Layout:
-    sources = [source for source in job.inputs.all() if source.ndim == len(job.shape)]
-    return Layout(
-        shape=job.shape,
-        axis=None if job.spec.elementwise or not job.shape else job.axis,
-        fortran_order=job.inputs.predictions.fortran_order,
-        chunks=next((source.chunks for source in sources if source.chunks is not None), None),
-        runs=tuple(
-            (0 if source.fortran_order else source.ndim - 1, source.dtype.itemsize)
-            for source in sources
-            if source.chunks is None
-        ),
-    )
+class Mergeable(Protocol):
+    """What blocks come to: merging in any order gives the same."""
+
+    def merge(self, other: Self, /) -> Self: ...
 
 
-def _budget(job: Job, resources: Resources) -> tuple[int, int]:
-    """Elements a block, and workers; of memory and workers what was not given follows the other."""
-    for name, given in resources._asdict().items():
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
-            raise UsageError(f"{name} {given!r}: expected a whole number")
-    mapped = job.writers or ("bce" in job.spec.losses and job.keeper("bce") is not None)
-    per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(mapped)
-    overhead = _BUFFERS * 8 * PIECE
-    least = overhead + per_element * _SMALLEST_BLOCK
-    workers, memory = _shares(resources, least)
-    share = (memory // workers - overhead) // per_element
-    elements = math.prod(job.shape)
-    even = -(-elements // (4 * workers))
-    budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))
-    return budget, max(1, min(workers, elements // _SMALLEST_BLOCK))
+Result = TypeVar("Result", bound=Mergeable)
 
 
-def _shares(resources: Resources, least: int) -> tuple[int, int]:
-    """Workers and the bytes for all of them, of which each needs `least`."""
-    workers, memory = resources.workers, resources.memory
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers {workers}: expected 1 or more")
-    if memory is None:
-        workers = workers or min(execution.available_workers(), DEFAULT_MEMORY // least)
-        return workers, max(DEFAULT_MEMORY, workers * least)
-    if memory < least * (workers or 1):
-        many = f" for {workers} workers" if workers else ""
-        raise UsageError(f"memory {memory} bytes: expected at least {least * (workers or 1)}{many}")
-    return workers or min(execution.available_workers(), memory // least), memory
+class Losses(NamedTuple):
+    """What a part of the data comes to, for each loss."""
+
+    losses: tuple[LossPartial, ...]
+
+    def merge(self, other: Losses, /) -> Losses:
+        return Losses(tuple(a.merge(b) for a, b in zip(self.losses, other.losses, strict=True)))
 
 
-def _run_blocks(
-    job: Job, layout: Layout, budget: int, workers: int, progress: Progress
-) -> tuple[LossPartial, ...]:
-    def make_worker() -> Callable[[Block], tuple[Block, tuple[LossPartial, ...]]]:
-        worker = BlockWorker(job)
-        return lambda block: (block, worker.evaluate(block))
+def merge_blocks(
+    blocks: Iterable[Block],
+    make_worker: Callable[[], Callable[[Block], Result]],
+    nothing: Result,
+    workers: int,
+    progress: Progress,
+) -> Result:
+    """What all blocks come to, `nothing` being what none of them do."""
 
-    totals = _nothing(job)
-    for block, of_block in execution.run(cut(layout, budget), make_worker, workers):
-        totals = _merge(totals, of_block)
+    def make_telling() -> Callable[[Block], tuple[Block, Result]]:
+        evaluate = make_worker()
+        return lambda block: (block, evaluate(block))
+
+    total = nothing
+    for block, of_block in execution.run(blocks, make_telling, workers):
+        total = total.merge(of_block)
         progress(math.prod(block_shape(block)))
-    return totals
+    return total
 
 
-def _run_windows(
-    job: Job, layout: Layout, budget: int, workers: int, progress: Progress
-) -> tuple[LossPartial, ...]:
+def _evaluator(job: Job) -> Callable[[Block], Losses]:
+    worker = BlockWorker(job)
+    return lambda block: Losses(worker.evaluate(block))
+
+
+def _nothing(job: Job) -> Losses:
+    split = TargetSplit() if job.spec.by_target else None
+    return Losses(tuple(LossPartial(split=split) for _ in job.spec.losses))
+
+
+def _run_windows(job: Job, layout: Layout, budget: int, workers: int, progress: Progress) -> Losses:
     """Read a few distributions at a time in windows along the axis, twice where they are normalised."""
     totals = _nothing(job)
     for block in cut(layout, budget):
         windows = list(axis_windows(block, job.axis, budget))
         norms = _norms(job, windows, workers)
         results = _in_order(windows, partial(_window_worker, job, norms), workers, progress)
-        totals = _merge(totals, finish(job, block, _joined(results)))
+        totals = totals.merge(Losses(finish(job, block, _joined(results))))
     return totals
 
 
@@ -212,12 +181,3 @@ def _fold(partials: Iterable[LossPartial]) -> LossPartial:
     for part in partials:
         total = total.merge(part)
     return total
-
-
-def _nothing(job: Job) -> tuple[LossPartial, ...]:
-    split = TargetSplit() if job.spec.by_target else None
-    return tuple(LossPartial(split=split) for _ in job.spec.losses)
-
-
-def _merge(totals: tuple[LossPartial, ...], partials: tuple[LossPartial, ...]) -> tuple[LossPartial, ...]:
-    return tuple(a.merge(b) for a, b in zip(totals, partials, strict=True))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
 from kldiv_cli.blocks import Block
+from kldiv_cli.budget import Resources
 from kldiv_cli.diagnosis import Finding
 from kldiv_cli.errors import AxisError, DomainError, FormatError, ShapeMismatch, UsageError
 from kldiv_cli.evaluation import Evaluation, evaluate_sources
@@ -32,7 +33,6 @@ from kldiv_cli.kernels import SEGMENT
 from kldiv_cli.shapes import map_shape
 from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import resolve_spec
-from kldiv_cli.streaming import Resources
 
 AnyArray = npt.NDArray[Any]
 Array = npt.NDArray[np.float64]

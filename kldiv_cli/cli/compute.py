@@ -80,9 +80,9 @@ def compute(
     Exit codes: 0 fine, 1 a warning with --strict, 2 could not be computed, 3 an internal error.
     """
     from kldiv_cli.api import evaluate_to, open_inputs
+    from kldiv_cli.budget import Resources
     from kldiv_cli.report.progress import progress_bar
     from kldiv_cli.spec import resolve_spec
-    from kldiv_cli.streaming import Resources
 
     spec = resolve_spec(
         losses=tuple(name.value for name in loss),

@@ -1,0 +1,90 @@
+"""One block of every input, as rows of distributions, and what of them counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from kldiv_cli.blocks import Block
+from kldiv_cli.buffers import Workspace
+from kldiv_cli.job import Job
+from kldiv_cli.observations import Tally
+from kldiv_cli.pieces import Rows
+from kldiv_cli.places import Places
+from kldiv_cli.selection import Selection, select
+from kldiv_cli.sources.base import AnyArray, Source
+
+__all__ = ["BlockReader", "labels_outside"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+class BlockReader:
+    """Reads blocks one after another, reusing its memory."""
+
+    def __init__(self, job: Job, workspace: Workspace) -> None:
+        self.job, self.spec = job, job.spec
+        self._workspace = workspace
+
+    def read(self, block: Block) -> Rows:
+        """All inputs on one block, with the axis last, and what of them counts."""
+        inputs = self.job.inputs
+        labels = self.spec.targets_are == "labels"
+        rows = Rows(
+            block[self.job.axis].start if block else 0,
+            self._rows("predictions", inputs.predictions, block),
+            self._labels(block) if labels else self._rows("targets", inputs.targets, block),
+            None if inputs.weight is None else self._rows("weight", inputs.weight, block),
+            None if inputs.pos_weight is None else self._rows("pos_weight", inputs.pos_weight, block),
+            self.job.length,
+        )
+        if self.spec.selects:
+            rows = rows._replace(selection=self._select(rows, block))
+        if self.job.samples_masses:
+            looked_at = _every_fourth(block[: self.job.axis] + block[self.job.axis + 1 :])
+            chosen = rows.selection.rows
+            rows = rows._replace(looked_at=looked_at if chosen is None else looked_at[chosen])
+        return rows
+
+    def _rows(self, name: str, source: Source, block: Block) -> AnyArray:
+        array = source.read(block, self._workspace[f"{name} as stored"])
+        moved = np.moveaxis(np.atleast_1d(array), self.job.axis, -1)
+        if not moved.flags.c_contiguous:
+            straight = self._workspace[f"{name} as rows"].array(moved.shape, moved.dtype)
+            np.copyto(straight, moved)
+            moved = straight
+        return moved.reshape(-1, moved.shape[-1])
+
+    def _labels(self, block: Block) -> AnyArray:
+        axis = self.job.axis
+        without_axis = block[:axis] + block[axis + 1 :]
+        return self.job.inputs.targets.read(without_axis, self._workspace["targets as stored"]).ravel()
+
+    def _select(self, rows: Rows, block: Block) -> Selection:
+        source = self.job.inputs.mask
+        if source is None:
+            return select(self.spec, rows.targets, None, "")
+        axis = self.job.axis
+        if block and source.shape[axis] == 1:
+            block = (*block[:axis], slice(0, 1), *block[axis + 1 :])
+        return select(self.spec, rows.targets, self._rows("mask", source, block), source.address)
+
+
+def labels_outside(job: Job, block: Block, rows: Rows) -> Tally:
+    """Labels that are no class; they are seen once, with the first window of their row."""
+    if job.spec.targets_are != "labels" or rows.start > 0:
+        return Tally()
+    chosen = rows.selection.rows
+    labels = rows.targets if chosen is None else rows.targets[chosen]
+    outside = (labels < 0) | (labels >= job.length)
+    if not outside.any():
+        return Tally()
+    places = Places(job.shape, job.axis, block, chosen=chosen)
+    return places.first_distribution(np.flatnonzero(outside), labels)
+
+
+def _every_fourth(outer: Block) -> Mask:
+    """Distributions by a sum of indices, so that it does not matter how they are cut into blocks."""
+    sums = sum(np.ogrid[outer], start=np.zeros((), np.intp))
+    looked_at: Mask = (sums & 3) == 0
+    return looked_at.ravel()

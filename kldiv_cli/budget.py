@@ -1,0 +1,87 @@
+"""How large blocks may be, and how many workers there are, within a limit of memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+from kldiv_cli import execution
+from kldiv_cli.blocks import Layout
+from kldiv_cli.errors import UsageError
+from kldiv_cli.job import Job
+from kldiv_cli.kernels import SEGMENT
+from kldiv_cli.pieces import PIECE
+
+__all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Budget", "Resources", "budget_of", "layout_of"]
+
+DEFAULT_MEMORY: Final = 64 << 20
+_LARGEST_BLOCK: Final = 1 << 20
+_SMALLEST_BLOCK: Final = 16 * SEGMENT
+_BUFFERS: Final = 8
+"""Pieces a worker holds at once, at the most."""
+
+
+class Resources(NamedTuple):
+    """What a computation may use; none of it changes a bit of the result."""
+
+    workers: int | None = None
+    """Threads; by default one a processor, as far as the memory goes."""
+    memory: int | None = None
+    """Bytes for blocks and buffers in all; by default 64 MiB, or what the workers asked for need."""
+
+
+DEFAULT_RESOURCES: Final = Resources()
+
+
+class Budget(NamedTuple):
+    """What a computation gets."""
+
+    elements: int
+    """A block."""
+    workers: int
+
+
+def layout_of(job: Job) -> Layout:
+    sources = [source for source in job.inputs.all() if source.ndim == len(job.shape)]
+    return Layout(
+        shape=job.shape,
+        axis=None if job.spec.elementwise or not job.shape else job.axis,
+        fortran_order=job.inputs.predictions.fortran_order,
+        chunks=next((source.chunks for source in sources if source.chunks is not None), None),
+        runs=tuple(
+            (0 if source.fortran_order else source.ndim - 1, source.dtype.itemsize)
+            for source in sources
+            if source.chunks is None
+        ),
+    )
+
+
+def budget_of(job: Job, resources: Resources) -> Budget:
+    """Elements a block, and workers; of memory and workers what was not given follows the other."""
+    for name, given in resources._asdict().items():
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+            raise UsageError(f"{name} {given!r}: expected a whole number")
+    mapped = job.writers or ("bce" in job.spec.losses and job.keeper("bce") is not None)
+    per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(mapped)
+    overhead = _BUFFERS * 8 * PIECE
+    least = overhead + per_element * _SMALLEST_BLOCK
+    workers, memory = _shares(resources, least)
+    share = (memory // workers - overhead) // per_element
+    elements = math.prod(job.shape)
+    even = -(-elements // (4 * workers))
+    budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))
+    return Budget(budget, max(1, min(workers, elements // _SMALLEST_BLOCK)))
+
+
+def _shares(resources: Resources, least: int) -> tuple[int, int]:
+    """Workers and the bytes for all of them, of which each needs `least`."""
+    workers, memory = resources.workers, resources.memory
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers {workers}: expected 1 or more")
+    if memory is None:
+        workers = workers or min(execution.available_workers(), DEFAULT_MEMORY // least)
+        return workers, max(DEFAULT_MEMORY, workers * least)
+    if memory < least * (workers or 1):
+        many = f" for {workers} workers" if workers else ""
+        raise UsageError(f"memory {memory} bytes: expected at least {least * (workers or 1)}{many}")
+    return workers or min(execution.available_workers(), memory // least), memory
