@@ -56,7 +56,7 @@ def _guarded(arguments: Sequence[str]) -> int:
         _prepare()
         return _run(arguments)
     except KldivError as error:
-        return _fail(_as_typed(str(error)), arguments)
+        return _fail(_as_typed(str(error), arguments), arguments)
     except MemoryError:
         return _fail("out of memory; give --memory a smaller SIZE, or --workers 1", arguments)
     except ClosedPipe:
@@ -109,23 +109,29 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _refuse(message: str, arguments: Sequence[str]) -> int:
     """Say what Typer says of the arguments: of none at all, the whole help."""
+    from kldiv_cli.cli.app import named_command
     from kldiv_cli.streams import say
 
     if message.startswith("Usage:"):
         say(message)
         return 2
-    return _fail(f"{message.rstrip('.')}; see kldiv {'compute ' * ('compute' in arguments)}--help", arguments)
+    command = ("kldiv", named_command(arguments), "--help")
+    return _fail(f"{message.rstrip('.')}; see {' '.join(filter(None, command))}", arguments)
 
 
-def _as_typed(message: str) -> str:
+def _as_typed(message: str, arguments: Sequence[str]) -> str:
     """Name the argument that a message begins with as the option it was typed as."""
     import inspect
 
-    from kldiv_cli.cli.compute import compute
+    from kldiv_cli.cli.app import load_command, named_command
 
+    command = named_command(arguments)
+    if command is None:
+        return message
     name, _, rest = message.partition(" ")
     argument = name.removesuffix(":")
-    if argument not in inspect.signature(compute).parameters.keys() - {"predictions", "targets"}:
+    parameters = inspect.signature(load_command(command)).parameters.values()
+    if argument not in {p.name for p in parameters if p.default is not p.empty}:
         return message
     return f"--{argument.replace('_', '-')}{':' * name.endswith(':')} {rest}"
 

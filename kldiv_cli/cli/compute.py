@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kldiv_cli.cli import options
+from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def compute(
         weight=weight is not None,
         pos_weight=pos_weight is not None,
     )
-    shown = _format(format, json, precision)
+    shown = choose_format(format, json=json, precision=precision)
     chosen = _reduction(reduction, size_average, reduce, spec)
     inputs = open_inputs(predictions, targets, weight, pos_weight, allow_external=allow_external)
     window = _window(spec, inputs, chosen, map_slice, full)
@@ -101,17 +102,6 @@ def compute(
             progress=advance,
         )
     _report(evaluations, shown, chosen, window, precision)
-
-
-def _format(format: Format, json: bool, precision: int | None) -> Format:
-    from kldiv_cli.report.console import resolve_format
-
-    if json and format not in ("auto", "json"):
-        raise UsageError(f"json: contradicts --format {format}; give only one of them")
-    chosen: Format = "json" if json else resolve_format(format)
-    if precision is not None and chosen in ("json", "jsonl"):
-        raise UsageError(f"precision: {chosen} has all digits; drop it or choose another --format")
-    return chosen
 
 
 def _reduction(

@@ -14,6 +14,8 @@ __all__ = [
     "Broadcast",
     "ByTarget",
     "Debug",
+    "Exact",
+    "Files",
     "Force",
     "FormatName",
     "Full",
@@ -251,3 +253,17 @@ ProgressBar = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+# What is inspected
+
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Files, or parts of them: FILE::DATASET, FILE::GROUP or FILE::DATASET[0:1000].",
+        show_default=False,
+    ),
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Read all of every array rather than a sample of the large ones.")
+]

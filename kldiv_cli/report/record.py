@@ -11,7 +11,7 @@ from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["SCALARS", "SCHEMA", "direction", "evaluation_record", "split_groups"]
+__all__ = ["SCALARS", "SCHEMA", "direction", "evaluation_record", "split_groups", "without_nonfinite"]
 
 SCHEMA: Final = "kldiv/1"
 SCALARS: Final = ("sum", "mean", "batchmean", "distmean")
@@ -56,7 +56,7 @@ def evaluation_record(
     record["findings"] = [asdict(finding) for finding in evaluation.findings]
     if view is not None:
         record["map"] = _map(view)
-    return _without_nonfinite(record)
+    return without_nonfinite(record)
 
 
 def split_groups(split: TargetSplit) -> list[tuple[str, Any]]:
@@ -84,7 +84,7 @@ def _map(view: MapView) -> dict[str, Any]:
     }
 
 
-def _without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
+def without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
     """Replace nan and inf by null, and name them under "nonfinite"."""
     odd: dict[str, str] = {}
 

@@ -31,7 +31,7 @@ from kldiv_cli.report.layout import (
     split_grid,
 )
 
-__all__ = ["render_table"]
+__all__ = ["DIGITS", "render_grids", "render_table"]
 
 DIGITS: Final = 6
 """Significant digits where --precision does not say; every other format prints all of them."""
@@ -66,6 +66,16 @@ def render_table(
         parts.append(_table(console, split))
     with console.capture() as captured:
         console.print(Group(*parts))
+    return captured.get()
+
+
+def render_grids(*layouts: Sequence[Grid]) -> str:
+    """The first of several ways to lay grids out that is not too wide for the terminal, else the last."""
+    console = console_for(sys.stdout)
+    tables = [[_table(console, grid) for grid in grids] for grids in layouts]
+    fitting = (parts for parts in tables if all(isinstance(part, Table) for part in parts))
+    with console.capture() as captured:
+        console.print(Group(*next(fitting, tables[-1])))
     return captured.get()
 
 

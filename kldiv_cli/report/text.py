@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.map_view import MapView
@@ -23,7 +23,17 @@ from kldiv_cli.report.layout import (
 from kldiv_cli.report.record import SCALARS, direction, evaluation_record
 from kldiv_cli.streams import printable
 
-__all__ = ["render_csv", "render_json", "render_jsonl", "render_md", "render_plain"]
+__all__ = [
+    "csv_rows",
+    "escape_md",
+    "md_grid",
+    "plain_grid",
+    "render_csv",
+    "render_json",
+    "render_jsonl",
+    "render_md",
+    "render_plain",
+]
 
 
 def render_plain(
@@ -35,8 +45,7 @@ def render_plain(
     """Aligned columns, nothing truncated."""
     parts = [heading(evaluations), aligned(inputs(evaluations), range(5))]
     grids = _grids(evaluations, reduction, view, precision)
-    parts += ["\n" + aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts) + "\n" + "".join(f"\n{plain_grid(grid)}" for grid in grids)
 
 
 def render_md(
@@ -46,8 +55,8 @@ def render_md(
     precision: int | None,
 ) -> str:
     """Markdown tables, for a pull request or a report."""
-    described = (f"- {role}: {_md(' '.join(rest))}" for role, *rest in inputs(evaluations))
-    parts = [f"**{_md(heading(evaluations))}**", "\n".join(described)]
+    described = (f"- {role}: {escape_md(' '.join(rest))}" for role, *rest in inputs(evaluations))
+    parts = [f"**{escape_md(heading(evaluations))}**", "\n".join(described)]
     parts += [_md_table(grid) for grid in _grids(evaluations, reduction, view, precision)]
     return "\n\n".join(parts) + "\n"
 
@@ -156,12 +165,32 @@ def _elements(view: MapView) -> Iterator[tuple[tuple[int, ...], float]]:
     return zip(itertools.product(*view.indices), view.values.ravel().tolist(), strict=True)
 
 
+def plain_grid(grid: Grid) -> str:
+    """A grid in aligned columns."""
+    return aligned((grid.columns, *grid.rows), grid.words) + "\n"
+
+
+def md_grid(grid: Grid) -> str:
+    """A grid as a Markdown table."""
+    return _md_table(grid) + "\n"
+
+
+def csv_rows(rows: Iterable[Iterable[str]]) -> str:
+    """Rows of cells, the first of them the header."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def _md_table(grid: Grid) -> str:
     rule = ["---" if k in grid.words else "---:" for k in range(len(grid.columns))]
-    rows = [grid.columns, rule, *([_md(cell) for cell in row] for row in grid.rows)]
+    rows = [grid.columns, rule, *([escape_md(cell) for cell in row] for row in grid.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _md(text: str) -> str:
+def escape_md(text: str) -> str:
     """Escape what Markdown would take for markup in a name."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in text)
