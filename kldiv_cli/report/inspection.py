@@ -20,6 +20,7 @@ __all__ = ["inspection_grid", "inspection_record", "render_inspections"]
 _UNKNOWN = "–"
 _STORED = 5
 """Columns that say how an array is stored; all others say what is in it."""
+_NOTHING = Inspection(address="", shape=None, dtype=None, storage=None)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -180,8 +181,9 @@ def _below_md(inspections: Sequence[Inspection], suggestions: Sequence[Suggestio
 
 
 def _csv(inspections: Sequence[Inspection], suggestions: Sequence[Suggestion], precision: int | None) -> str:
-    rows = [_csv_row(inspection_record(i, suggestions), precision) for i in inspections]
-    return text.csv_rows([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+    header = tuple(_csv_row(inspection_record(_NOTHING), precision))
+    rows = (_csv_row(inspection_record(i, suggestions), precision) for i in inspections)
+    return text.csv_rows([header, *([row[name] for name in header] for row in rows)])
 
 
 def _csv_row(record: dict[str, Any], precision: int | None) -> dict[str, str]:

@@ -96,13 +96,15 @@ def _list_npz(path: str, member: str | None) -> Iterator[StoredArray]:
 
 
 def _list_member(path: str, archive: zipfile.ZipFile, name: str) -> StoredArray:
-    from kldiv_cli.sources.npz import member_header
+    from kldiv_cli.sources.npz import DAMAGED, member_header
 
     address = f"{path}::{name.removesuffix('.npy')}"
     try:
         header = member_header(archive, name)
     except InputError as error:
         return StoredArray(address, None, None, None, problem_of(address, error))
+    except DAMAGED as error:
+        return StoredArray(address, None, None, None, f"damaged: {error}; write it again")
     entry = archive.getinfo(name)
     storage = Storage(
         kind=_KINDS.get(entry.compress_type, f"compressed by method {entry.compress_type}"),

@@ -1,0 +1,269 @@
+"""Which arrays belong together: every line that is suggested runs and gives the right number."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import special
+
+from kldiv_cli.__main__ import main
+from kldiv_cli.inspection import Inspection, inspect_array
+from kldiv_cli.pairing import Suggestion, suggest
+from kldiv_cli.sources.listing import list_arrays
+
+Floats = npt.NDArray[np.float64]
+
+SHAPES = {"vector": ((7,), 0), "last": ((6, 5), 1), "first": ((5, 6), 0), "middle": ((3, 5, 4), 1)}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def inspected(*files: str) -> list[Inspection]:
+    return [inspect_array(stored) for file in files for stored in list_arrays(file)]
+
+
+def suggested(*files: str, most: int = 8) -> list[Suggestion]:
+    return suggest(inspected(*files), most=most)
+
+
+def run(suggestion: Suggestion, capsys: pytest.CaptureFixture[str]) -> float:
+    """Run the line as a shell would split it, and read its sum."""
+    name, *arguments = shlex.split(suggestion.command)
+    assert name == "kldiv"
+    code = main([*arguments, "--format", "csv", "--reduction", "sum"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    header, row = (line.split(",") for line in out.splitlines())
+    return float(row[header.index("sum")])
+
+
+def logits(random: np.random.Generator, shape: tuple[int, ...], axis: int) -> Floats:
+    return np.asarray(random.normal(0, 2, shape))
+
+
+def log_probs(random: np.random.Generator, shape: tuple[int, ...], axis: int) -> Floats:
+    return np.asarray(special.log_softmax(logits(random, shape, axis), axis))
+
+
+def probs(random: np.random.Generator, shape: tuple[int, ...], axis: int) -> Floats:
+    return np.exp(log_probs(random, shape, axis))
+
+
+def labels(random: np.random.Generator, shape: tuple[int, ...], axis: int) -> npt.NDArray[np.int64]:
+    without = shape[:axis] + shape[axis + 1 :]
+    found = np.asarray(random.integers(0, shape[axis], without))
+    found.flat[:3] = (0, 2, 1)[: found.size]
+    return found
+
+
+PREDICTIONS: dict[str, tuple[Callable[..., Any], Callable[[Floats, int], Floats]]] = {
+    "logits": (logits, lambda z, axis: np.asarray(special.log_softmax(z, axis))),
+    "log-probs": (log_probs, lambda x, axis: x),
+    "probs": (probs, lambda p, axis: np.log(p)),
+}
+TARGETS: dict[str, tuple[Callable[..., Any], Callable[[Floats, int], Floats]]] = {
+    "logits": (logits, lambda z, axis: np.asarray(special.softmax(z, axis))),
+    "log-probs": (log_probs, lambda x, axis: np.exp(x)),
+    "probs": (probs, lambda p, axis: p),
+}
+
+
+PAIRS = list(itertools.combinations_with_replacement(PREDICTIONS, 2))
+"""Predictions and targets, in the order in which one of them is taken for the predictions."""
+
+
+def kl_div(log_q: Floats, p: Floats) -> float:
+    return float(np.sum(special.xlogy(p, p) - p * log_q))
+
+
+# Every kind of pair
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("predictions", "targets"), PAIRS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_the_line_for_a_pair_of_one_shape_gives_its_divergence(
+    shape: str,
+    predictions: str,
+    targets: str,
+    dtype: str,
+    rng: np.random.Generator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lengths, axis = SHAPES[shape]
+    if predictions == targets == "logits":
+        axis = len(lengths) - 1  # nothing shows it, so the last is taken
+    q = PREDICTIONS[predictions][0](rng, lengths, axis).astype(dtype)
+    p = TARGETS[targets][0](rng, lengths, axis).astype(dtype)
+    np.save("student.npy", q)
+    np.save("teacher.npy", p)
+    (suggestion,) = suggested("teacher.npy", "student.npy")
+    assert (suggestion.predictions, suggestion.targets) == ("student.npy", "teacher.npy")
+    expected = kl_div(
+        PREDICTIONS[predictions][1](q.astype("f8"), axis), TARGETS[targets][1](p.astype("f8"), axis)
+    )
+    assert run(suggestion, capsys) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", ["last", "first", "middle"])
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+@pytest.mark.parametrize("dtype", ["u1", "i8"])
+def test_the_line_for_labels_gives_the_cross_entropy(
+    shape: str, predictions: str, dtype: str, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths, axis = SHAPES[shape]
+    make, as_logs = PREDICTIONS[predictions]
+    q, classes = make(rng, lengths, axis), labels(rng, lengths, axis).astype(dtype)
+    np.save("q.npy", q)
+    np.save("labels.npy", classes)
+    (suggestion,) = suggested("labels.npy", "q.npy")
+    chosen = np.take_along_axis(as_logs(q, axis), np.expand_dims(classes.astype(int), axis), axis)
+    assert run(suggestion, capsys) == pytest.approx(-float(chosen.sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("predictions", ["logits", "probs"])
+@pytest.mark.parametrize("dtype", ["u1", "?", "f4"])
+@pytest.mark.parametrize("shape", [(50,), (20, 6)], ids=str)
+def test_the_line_for_binary_labels_gives_the_binary_cross_entropy(
+    predictions: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    z = rng.normal(0, 2, shape)
+    y = (rng.random(shape) < 0.5).astype(dtype)
+    np.save("y.npy", y)
+    np.save("x.npy", z if predictions == "logits" else special.expit(z))
+    (suggestion,) = suggested("y.npy", "x.npy")
+    signs = np.where(y.astype(bool), 1, -1)
+    assert run(suggestion, capsys) == pytest.approx(-float(special.log_expit(signs * z).sum()), rel=1e-9)
+
+
+def test_0_and_1_may_be_labels_of_two_classes(
+    rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z, classes = rng.normal(0, 2, (9, 2)), np.array([0, 1, 1, 0, 1, 1, 0, 0, 1], np.uint8)
+    np.save("z.npy", z)
+    np.save("c.npy", classes)
+    (suggestion,) = suggested("c.npy", "z.npy")
+    expected = -special.log_softmax(z, 1)[np.arange(9), classes].sum()
+    assert run(suggestion, capsys) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_line_for_a_file_of_many_arrays_runs(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(seed)
+    with h5py.File("a.h5", "w") as file:
+        for shape, axis in SHAPES.values():
+            for make in (logits, log_probs, probs, labels):
+                dtype = "i4" if make is labels else random.choice(["f2", "f4", "f8"])
+                file[f"{shape}/{make.__name__}"] = make(random, shape, axis).astype(dtype)
+            masked = logits(random, shape, axis)
+            masked[random.random(shape) < 0.1] = -np.inf
+            file[f"{shape}/masked"] = masked
+            file[f"{shape}/binary"] = (random.random(shape) < 0.5).astype(random.choice(["u1", "f4"]))
+            file[f"{shape}/outcomes"] = random.random(shape)
+            file[f"{shape}/nan"] = np.where(random.random(shape) < 0.2, np.nan, random.random(shape))
+            file[f"{shape}/big"] = random.integers(0, 2**40, shape)
+            file[f"{shape}/constant"] = np.full(shape, 7)
+    suggestions = suggested("a.h5", most=1000)
+    assert len(suggestions) > 20
+    for suggestion in suggestions:
+        run(suggestion, capsys)
+
+
+# Which is which
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("student", "teacher"), ("output", "x"), ("x", "target"), ("a", "b"), ("quantised", "full"), ("q", "p")],
+)
+@pytest.mark.parametrize("in_one_file", [False, True])
+def test_of_arrays_that_look_alike_the_names_decide_else_the_order(
+    first: str, second: str, in_one_file: bool, rng: np.random.Generator
+) -> None:
+    arrays = {name: probs(rng, (6, 5), 1) for name in (first, second)}
+    if in_one_file:
+        np.savez("a.npz", **arrays)
+        (suggestion,) = suggested("a.npz")
+        names = [address.removeprefix("a.npz::") for address in suggestion[:2]]
+    else:
+        for name, array in arrays.items():
+            np.save(f"{name}.npy", array)
+        files = (first, second) if (first, second) == ("a", "b") else (second, first)
+        (suggestion,) = suggested(*(f"{name}.npy" for name in files))
+        names = [address.removesuffix(".npy") for address in suggestion[:2]]
+    assert names == [first, second]
+
+
+def test_one_hot_integers_are_targets_whatever_their_name(rng: np.random.Generator) -> None:
+    np.save("student.npy", np.eye(5, dtype=np.uint8)[[0, 1, 2, 2]])
+    np.save("teacher.npy", probs(rng, (4, 5), 1))
+    (suggestion,) = suggested("student.npy", "teacher.npy")
+    assert suggestion == ("teacher.npy", "student.npy", ("--predictions-are", "probs"))
+
+
+def test_what_does_not_belong_together_is_not_suggested(rng: np.random.Generator) -> None:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "logits": logits(rng, (6, 5), 1),
+        "other": logits(rng, (6, 4), 1),
+        "across": probs(rng, (7, 3), 0),
+        "along": probs(rng, (7, 3), 1),
+        "too_high": np.array([0, 1, 2, 3, 4, 5]),
+        "more": np.array([0, 3, 2, 1, 0, 0, 1]),
+    }
+    np.savez("a.npz", **arrays)
+    assert suggested("a.npz") == []
+
+
+def test_an_array_that_is_named_twice_is_not_compared_with_itself(rng: np.random.Generator) -> None:
+    np.save("p.npy", probs(rng, (6, 5), 1))
+    assert suggested("p.npy", "p.npy") == []
+
+
+# How many, and how they are typed
+
+
+def test_unlike_arrays_come_first_and_no_more_than_asked_for(rng: np.random.Generator) -> None:
+    arrays = {f"z{k:02d}": logits(rng, (6, 5), 1) for k in range(20)}
+    np.savez("a.npz", **arrays, target=probs(rng, (6, 5), 1))
+    suggestions = suggested("a.npz", most=22)
+    assert len(suggestions) == 22
+    assert [s.targets for s in suggestions[:20]] == ["a.npz::target"] * 20
+    assert suggestions[20].options == ("--log-softmax", "-1", "--targets-are", "logits")
+
+
+@pytest.mark.parametrize("name", ["a b.npy", "it's.npy", "$HOME;.npy", "-x.npy", "--json.npy", "é.npy"])
+def test_a_line_can_be_pasted_into_a_shell_whatever_the_name(
+    name: str, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(name, logits(rng, (6, 5), 1))
+    np.save("p.npy", probs(rng, (6, 5), 1))
+    (suggestion,) = suggested(name, "p.npy")
+    run(suggestion, capsys)
+
+
+def test_a_name_that_would_not_be_shown_as_it_is_is_left_out(rng: np.random.Generator) -> None:
+    np.save("a\nb.npy", logits(rng, (6, 5), 1))
+    np.save("p.npy", probs(rng, (6, 5), 1))
+    assert suggested("a\nb.npy", "p.npy") == []
+
+
+def test_options_for_all_of_them_stand_at_the_end(rng: np.random.Generator) -> None:
+    np.save("z.npy", logits(rng, (6, 5), 1))
+    np.save("p.npy", probs(rng, (6, 5), 1))
+    (suggestion,) = suggest(inspected("z.npy", "p.npy"), most=3, extra=("--allow-external",))
+    assert suggestion.command == "kldiv compute z.npy p.npy --log-softmax 1 --allow-external"
