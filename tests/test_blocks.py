@@ -18,6 +18,7 @@ from kldiv_cli.blocks import (
     cut,
     fits_whole,
     run_starts,
+    spread,
 )
 from kldiv_cli.kernels import SEGMENT
 
@@ -275,3 +276,26 @@ def test_blocks_are_not_so_narrow_that_they_lie_in_the_file_in_many_short_runs(
     window = block if whole else next(iter(axis_windows(block, axis, budget)))
     run = window[fastest].stop - window[fastest].start
     assert run * 4 >= 1024 or run == shape[fastest]
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("fortran_order", [False, True])
+@pytest.mark.parametrize("chunks", [None, (4, 6)])
+@pytest.mark.parametrize("most", [1, 2, 5, 1000])
+def test_spread_blocks_are_some_of_those_that_are_cut_from_the_first_to_the_last(
+    axis: int | None, fortran_order: bool, chunks: tuple[int, ...] | None, most: int
+) -> None:
+    layout = Layout(shape=(23, 31), axis=axis, fortran_order=fortran_order, chunks=chunks)
+    blocks = list(cut(layout, 40))
+    chosen = list(spread(layout, 40, most))
+    assert len(chosen) == min(most, len(blocks))
+    places = [blocks.index(block) for block in chosen]
+    steps = np.diff(places)
+    assert places[0] == 0
+    assert most == 1 or places[-1] == len(blocks) - 1
+    assert steps.size == 0 or 0 < steps.min() <= steps.max() <= steps.min() + 1
+
+
+def test_nothing_is_spread_over_nothing() -> None:
+    assert list(spread(Layout(shape=(0, 3), axis=None), 10, 4)) == []
+    assert list(spread(Layout(shape=(), axis=None), 10, 4)) == [()]
