@@ -6,7 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from kldiv_cli.api import evaluate
+    from kldiv_cli.api import compare, evaluate
+    from kldiv_cli.comparison import Comparison
     from kldiv_cli.errors import KldivError
     from kldiv_cli.evaluation import Evaluation
     from kldiv_cli.functional import (
@@ -19,20 +20,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "KldivError",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "compare",
     "evaluate",
     "kl_div",
     "log_softmax",
 ]
 
 _HOME = {
+    "Comparison": "comparison",
     "Evaluation": "evaluation",
     "KldivError": "errors",
     "binary_cross_entropy": "functional",
     "binary_cross_entropy_with_logits": "functional",
+    "compare": "api",
     "evaluate": "api",
     "kl_div": "functional",
     "log_softmax": "functional",

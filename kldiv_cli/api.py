@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +17,11 @@ from kldiv_cli.job import MapWriter
 from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
 
-__all__ = ["evaluate", "evaluate_to", "open_inputs"]
+__all__ = ["compare", "compare_to", "evaluate", "evaluate_to", "open_comparison", "open_inputs"]
 
 if TYPE_CHECKING:
+    from kldiv_cli.comparison import Comparison
+    from kldiv_cli.comparison_spec import ComparisonSpec
     from kldiv_cli.sinks import MapSink
 
 ArrayOrPath = npt.ArrayLike | str | os.PathLike[str]
@@ -159,6 +161,116 @@ def evaluate(
     return evaluation
 
 
+def compare(
+    reference: ArrayOrPath,
+    candidate: ArrayOrPath,
+    /,
+    *,
+    reference_are: str = "logits",
+    candidate_are: str = "logits",
+    axis: int = -1,
+    labels: ArrayOrPath | None = None,
+    temperature: float | None = None,
+    mask: ArrayOrPath | None = None,
+    ignore_value: float | None = None,
+    trim_axis: bool = False,
+    top_k: int = 5,
+    quantiles: Sequence[float] = (),
+    worst: int = 0,
+    blocks_of: int | None = None,
+    workers: int | None = None,
+    memory: int | None = None,
+    allow_external: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Compare two models' outputs on the same inputs, distribution by distribution, in one pass.
+
+    Parameters
+    ----------
+    reference, candidate : array, or path or address of one
+        Of one shape. The reference is the model before, the candidate the one after: quantized,
+        distilled, exported.
+    reference_are, candidate_are : {"logits", "log-probs", "probs"}
+        Logits are normalised along the axis.
+    axis : int
+        The axis of classes.
+    labels : like `reference`, optional
+        Class indices, of the shape without the axis: adds cross-entropy, perplexity and accuracy.
+    temperature : float, optional
+        Divides logits.
+    mask : like `reference`, optional
+        1 (or true) for distributions that count, else 0: of the shape without the axis.
+    ignore_value : float, optional
+        Distributions beside labels of this value do not count.
+    trim_axis : bool
+        Cut the longer one along the axis, for padded vocabularies.
+    top_k : int
+        Also count how often the reference's top class is among as many of the candidate's.
+    quantiles, worst, blocks_of, workers, memory, allow_external, progress
+        As in `evaluate`; the worst are those of the largest KL.
+
+    Raises
+    ------
+    KldivError
+        `UsageError` or `InputError`; the text says what mends it.
+
+    Examples
+    --------
+    >>> result = compare(np.log([[0.7, 0.3]]), np.log([[0.6, 0.4]]))
+    >>> round(result.kl.mean, 6), result.same_top.count
+    (0.021604, 1)
+    """
+    from kldiv_cli.comparison_spec import resolve_comparison
+
+    settings = resolve_comparison(
+        reference_are=reference_are,
+        candidate_are=candidate_are,
+        axis=axis,
+        temperature=temperature,
+        labels=labels is not None,
+        mask=mask is not None,
+        ignore_value=ignore_value,
+        trim_axis=trim_axis,
+        top_k=top_k,
+        quantiles=quantiles,
+        worst=worst,
+        blocks_of=blocks_of,
+    )
+    inputs = open_comparison(reference, candidate, labels, mask, allow_external=allow_external)
+    resources = Resources(workers=workers, memory=memory)
+    return compare_to(settings, inputs, resources=resources, progress=progress)
+
+
+def open_comparison(
+    reference: ArrayOrPath,
+    candidate: ArrayOrPath,
+    labels: ArrayOrPath | None = None,
+    mask: ArrayOrPath | None = None,
+    *,
+    allow_external: bool = False,
+) -> Inputs:
+    """Open the inputs of a comparison: the candidate for predictions, the reference for targets."""
+    return _open(
+        {"predictions": candidate, "targets": reference, "labels": labels, "mask": mask},
+        {"predictions": "candidate", "targets": "reference"},
+        allow_external=allow_external,
+    )
+
+
+def compare_to(
+    settings: ComparisonSpec,
+    inputs: Inputs,
+    *,
+    resources: Resources = DEFAULT_RESOURCES,
+    progress: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Compare, and close the inputs."""
+    from kldiv_cli.comparison import compare_sources
+
+    with contextlib.closing(inputs):
+        return compare_sources(settings, inputs, resources=resources, progress=progress)
+
+
 def open_inputs(
     predictions: ArrayOrPath,
     targets: ArrayOrPath,
@@ -169,24 +281,37 @@ def open_inputs(
     allow_external: bool = False,
 ) -> Inputs:
     """Open paths and addresses; arrays are taken as they are."""
+    return _open(
+        {
+            "predictions": predictions,
+            "targets": targets,
+            "weight": weight,
+            "pos_weight": pos_weight,
+            "mask": mask,
+        },
+        allow_external=allow_external,
+    )
+
+
+def _open(
+    values: Mapping[str, ArrayOrPath | None],
+    names: Mapping[str, str] | None = None,
+    *,
+    allow_external: bool,
+) -> Inputs:
+    """Open every input that there is; `names` say what arrays in memory are called, if not by their role."""
+    opened: dict[str, Source] = {}
     with contextlib.ExitStack() as stack:
-
-        def opened(name: str, value: ArrayOrPath) -> Source:
-            if not isinstance(value, (str, os.PathLike)):
-                return ArraySource(np.asanyarray(value), name)
-            source = open_source(os.fspath(value), allow_external=allow_external)
-            stack.callback(source.close)
-            return source
-
-        inputs = Inputs(
-            predictions=opened("predictions", predictions),
-            targets=opened("targets", targets),
-            weight=None if weight is None else opened("weight", weight),
-            pos_weight=None if pos_weight is None else opened("pos_weight", pos_weight),
-            mask=None if mask is None else opened("mask", mask),
-        )
+        for role, value in values.items():
+            if value is None:
+                continue
+            if isinstance(value, (str, os.PathLike)):
+                opened[role] = open_source(os.fspath(value), allow_external=allow_external)
+                stack.callback(opened[role].close)
+            else:
+                opened[role] = ArraySource(np.asanyarray(value), (names or {}).get(role, role))
         stack.pop_all()
-    return inputs
+    return Inputs(**opened)
 
 
 def evaluate_to(

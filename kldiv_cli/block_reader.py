@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,9 +16,12 @@ from kldiv_cli.places import Places
 from kldiv_cli.selection import Selection, select
 from kldiv_cli.sources.base import AnyArray, Source
 
-__all__ = ["BlockReader", "labels_outside"]
+__all__ = ["BlockReader", "differ", "labels_outside"]
 
 Mask = npt.NDArray[np.bool_]
+
+_GLANCE: Final = 1 << 14
+"""Elements that are compared at a time; most arrays differ within the first."""
 
 
 class BlockReader:
@@ -33,7 +38,7 @@ class BlockReader:
         rows = Rows(
             block[self.job.axis].start if block else 0,
             self._rows("predictions", inputs.predictions, block),
-            self._labels(block) if labels else self._rows("targets", inputs.targets, block),
+            self._outer(inputs.targets, block) if labels else self._rows("targets", inputs.targets, block),
             None if inputs.weight is None else self._rows("weight", inputs.weight, block),
             None if inputs.pos_weight is None else self._rows("pos_weight", inputs.pos_weight, block),
             self.job.length,
@@ -55,10 +60,15 @@ class BlockReader:
             moved = straight
         return moved.reshape(-1, moved.shape[-1])
 
-    def _labels(self, block: Block) -> AnyArray:
+    def labels(self, block: Block) -> AnyArray | None:
+        """The class indices beside the inputs, one a row."""
+        labels = self.job.inputs.labels
+        return None if labels is None else self._outer(labels, block)
+
+    def _outer(self, source: Source, block: Block) -> AnyArray:
         axis = self.job.axis
         without_axis = block[:axis] + block[axis + 1 :]
-        return self.job.inputs.targets.read(without_axis, self._workspace["targets as stored"]).ravel()
+        return source.read(without_axis, self._workspace["labels as stored"]).ravel()
 
     def _select(self, rows: Rows, block: Block) -> Selection:
         source = self.job.inputs.mask
@@ -70,17 +80,22 @@ class BlockReader:
         return select(self.spec, rows.targets, self._rows("mask", source, block), source.address)
 
 
-def labels_outside(job: Job, block: Block, rows: Rows) -> Tally:
-    """Labels that are no class; they are seen once, with the first window of their row."""
-    if job.spec.targets_are != "labels" or rows.start > 0:
-        return Tally()
-    chosen = rows.selection.rows
-    labels = rows.targets if chosen is None else rows.targets[chosen]
-    outside = (labels < 0) | (labels >= job.length)
-    if not outside.any():
-        return Tally()
-    places = Places(job.shape, job.axis, block, chosen=chosen)
+def labels_outside(labels: AnyArray, classes: int, places: Places) -> Tally:
+    """Labels that are no class."""
+    outside = (labels < 0) | (labels >= classes)
     return places.first_distribution(np.flatnonzero(outside), labels)
+
+
+def differ(rows: Rows) -> bool:
+    """Whether predictions and targets are two things; of labels there is no doubt."""
+    if rows.targets.ndim < rows.predictions.ndim:
+        return True
+    step = max(1, _GLANCE // max(rows.predictions.shape[1], 1))
+    for top in range(0, len(rows.predictions), step):
+        part = slice(top, top + step)
+        if not np.array_equal(rows.predictions[part], rows.targets[part]):
+            return True
+    return False
 
 
 def _every_fourth(outer: Block) -> Mask:

@@ -19,7 +19,15 @@ from kldiv_cli.observations import Observations, Tally, unravel
 from kldiv_cli.reductions import Scalars
 from kldiv_cli.spec import Loss, Spec
 
-__all__ = ["Evidence", "Finding", "Severity", "find", "find_reduction", "is_suspicious"]
+__all__ = [
+    "Evidence",
+    "Finding",
+    "Severity",
+    "find",
+    "find_odd_distributions",
+    "find_reduction",
+    "is_suspicious",
+]
 
 Severity = Literal["note", "warning"]
 
@@ -371,6 +379,25 @@ def _terms(evidence: Evidence, misuse: list[Finding]) -> Iterator[Finding]:
         )
     if observed.negative_distributions.count and not misuse:
         yield _negative(observed.negative_distributions, evidence)
+
+
+def find_odd_distributions(observed: Observations, shape: tuple[int, ...]) -> tuple[Finding, ...]:
+    """What is to be said of distributions, of this shape, whose divergence is not finite."""
+    infinite, nan = observed.infinite_terms, observed.nan_terms
+    findings = []
+    if infinite.count:
+        message = (
+            "{count} with an infinite KL, first at {place}: the candidate rules out what the reference "
+            "holds possible"
+        )
+        findings.append(_told("infinite-kl", infinite, shape, "distribution", message, None, "warning"))
+    if nan.count:
+        message = (
+            "{count} with a KL of nan, first at {place}: an input is nan or infinite; if that is padding, "
+            "leave it out with --mask FILE"
+        )
+        findings.append(_told("nan-kl", nan, shape, "distribution", message, "--mask FILE", "warning"))
+    return tuple(findings)
 
 
 def _zero_terms(tally: Tally, evidence: Evidence) -> Finding:

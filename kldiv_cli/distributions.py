@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.blocks import Block, block_shape
-from kldiv_cli.job import Job
+from kldiv_cli.job import Job, MapWriter
 from kldiv_cli.likeness import tolerance
 from kldiv_cli.masses import CONSTANT
 from kldiv_cli.observations import Observations, Tally
@@ -18,12 +18,13 @@ from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.places import Places
 from kldiv_cli.reductions import exact_sum
 from kldiv_cli.spec import Loss
-from kldiv_cli.statistics import groups_of, sketch_of, worst_of
+from kldiv_cli.statistics import Kept, groups_of, sketch_of, worst_of
 
-__all__ = ["finish", "scattered", "with_statistics"]
+__all__ = ["add_segments", "finish", "judge_masses", "scattered", "with_statistics", "write_distributions"]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 _FILL = -100.0
 """What padding is often filled with, PyTorch's `ignore_index`."""
@@ -39,19 +40,23 @@ def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, .
         alive = np.flatnonzero(result.counts)
         chosen = alive if chosen is None else chosen[alive]
         count, elements = alive.size, int(result.counts.sum())
+    whole = None if result.counts is None else result.counts == job.length
+    looked_at = Places(job.shape, job.axis, block, chosen=result.rows)
+    judged = judge_masses(job, result.masses, looked_at, whole)
     finished = []
     for loss, partial, sums in zip(job.spec.losses, result.partials, result.segment_sums, strict=True):
         partial = partial._replace(elements=elements, distributions=count, differ=result.differ)
         if sums is not None:
-            losses = _add_segments(sums if alive is None else sums[alive])
+            losses = add_segments(sums if alive is None else sums[alive])
             partial = partial.merge(_distributions(job, loss, block, losses, chosen))
-        finished.append(partial.merge(LossPartial(observations=_judge_masses(job, block, result))))
+        finished.append(partial.merge(LossPartial(observations=judged)))
     return tuple(finished)
 
 
 def _distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> LossPartial:
     """What the losses of distributions, those of the `chosen` rows of a block, come to."""
-    _write_distributions(job, loss, block, losses, chosen)
+    outer = block[: job.axis] + block[job.axis + 1 :]
+    write_distributions(job.distribution_writers, job.keeper(loss), outer, losses, chosen)
     places = Places(job.shape, job.axis, block, chosen=chosen)
     worst = places.least_distribution(np.flatnonzero(losses < 0), losses)
     part = LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
@@ -72,19 +77,24 @@ def with_statistics(
     return part
 
 
-def _write_distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> None:
-    outer = block[: job.axis] + block[job.axis + 1 :]
+def write_distributions(
+    writers: Iterable[MapWriter],
+    kept: Kept | None,
+    outer: Block,
+    values: Array,
+    chosen: Indices | None,
+) -> None:
+    """Write one value for each of the `chosen` distributions of a block, nan for the others."""
     shape = block_shape(outer)
     counted = None
     if chosen is not None:
         counted = np.zeros(math.prod(shape), np.bool_)
         counted[chosen] = True
-        losses = scattered(losses, chosen, counted.size)
-    for writer in job.distribution_writers:
-        writer.write(outer, losses.reshape(shape))
-    kept = job.keeper(loss)
+        values = scattered(values, chosen, counted.size)
+    for writer in writers:
+        writer.write(outer, values.reshape(shape))
     if kept is not None:
-        kept.write(outer, losses.reshape(shape), None if counted is None else counted.reshape(shape))
+        kept.write(outer, values.reshape(shape), None if counted is None else counted.reshape(shape))
 
 
 def scattered(values: Array, chosen: Indices, count: int) -> Array:
@@ -94,23 +104,24 @@ def scattered(values: Array, chosen: Indices, count: int) -> Array:
     return everywhere
 
 
-def _add_segments(segment_sums: Array) -> Array:
+def add_segments(segment_sums: Array) -> Array:
+    """The sums of rows from those of their segments."""
     if segment_sums.shape[1] == 1:
         return segment_sums[:, 0]
     return np.array([exact_sum(sums).value for sums in segment_sums])
 
 
-def _judge_masses(job: Job, block: Block, result: WindowResult) -> Observations:
-    """Tell distributions that are none, of those of which everything counts."""
-    places = Places(job.shape, job.axis, block, chosen=result.rows)
-    whole = None if result.counts is None else result.counts == job.length
+def judge_masses(
+    job: Job, masses: tuple[Array | None, Array | None], places: Places, whole: Mask | None = None
+) -> Observations:
+    """Tell distributions that are none, of those that are `whole`, by what they add up to."""
     observed = Observations()
     spec, inputs = job.spec, job.inputs
     for name, space, source, mass in zip(
         ("predictions", "targets"),
         (spec.predictions_are, spec.targets_are),
         (inputs.predictions, inputs.targets),
-        result.masses,
+        masses,
         strict=True,
     ):
         if mass is None:

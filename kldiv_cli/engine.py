@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli.block_reader import BlockReader, labels_outside
+from kldiv_cli.block_reader import BlockReader, differ, labels_outside
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.distributions import finish, scattered, with_statistics
@@ -69,11 +69,7 @@ class BlockWorker:
         with np.errstate(all="ignore"):
             rows = self._blocks.read(block)
             gathered = [self._gather(loss, rows) for loss in self.spec.losses]
-            outside = LossPartial(
-                observations=Observations(labels_outside=labels_outside(self.job, block, rows))
-            )
-            for result in gathered:
-                result.add(outside)
+            self._check_labels(block, rows, gathered)
             masses = self._masses(rows)
             for piece in self._reader.pieces(rows, norms):
                 _fill_masses(masses, piece)
@@ -90,7 +86,7 @@ class BlockWorker:
             rows.shape,
             rows.selection.rows,
             None if counted is None else counted.sum(axis=1, dtype=np.int64),
-            self._differ(rows),
+            differ(rows),
         )
 
     def partition(self, block: Block) -> tuple[Partition | None, Partition | None]:
@@ -103,6 +99,17 @@ class BlockWorker:
             )
 
     # Losses
+
+    def _check_labels(self, block: Block, rows: Rows, gathered: list[_Gathered]) -> None:
+        """Note labels that are no class; they are seen once, with the first window of their row."""
+        if self.spec.targets_are != "labels" or rows.start > 0:
+            return
+        chosen = rows.selection.rows
+        labels = rows.targets if chosen is None else rows.targets[chosen]
+        places = Places(self.job.shape, self.job.axis, block, chosen=chosen)
+        outside = labels_outside(labels, self.job.length, places)
+        for result in gathered:
+            result.add(LossPartial(observations=Observations(labels_outside=outside)))
 
     def _gather(self, loss: Loss, rows: Rows) -> _Gathered:
         count, length = rows.shape
@@ -122,17 +129,6 @@ class BlockWorker:
         )
         first, second = (np.empty((count, count_segments(length))) if e else None for e in expected)
         return first, second
-
-    def _differ(self, rows: Rows) -> bool:
-        """Whether predictions and targets are two things; of labels there is no doubt."""
-        if self.spec.targets_are == "labels":
-            return True
-        step = max(1, _GLANCE // max(rows.predictions.shape[1], 1))
-        for top in range(0, len(rows.predictions), step):
-            part = slice(top, top + step)
-            if not np.array_equal(rows.predictions[part], rows.targets[part]):
-                return True
-        return False
 
     def _add_piece(
         self, loss: Loss, piece: Piece, result: _Gathered, block: Block, selection: Selection
@@ -189,8 +185,6 @@ class BlockWorker:
 
 
 _NOTHING = LossPartial()
-_GLANCE = 1 << 14
-"""Elements that are compared at a time; most arrays differ within the first."""
 
 
 def _fill_masses(masses: tuple[Array | None, Array | None], piece: Piece) -> None:

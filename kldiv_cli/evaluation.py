@@ -25,7 +25,16 @@ from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, Unit, check_gr
 from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["Evaluation", "Input", "WorstLoss", "evaluate_sources"]
+__all__ = [
+    "Evaluation",
+    "Input",
+    "WorstLoss",
+    "check_labels",
+    "describe_input",
+    "describe_optional",
+    "evaluate_sources",
+    "find_misuse",
+]
 
 
 class Input(NamedTuple):
@@ -179,19 +188,19 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
     scalars = reduce_sum(result.total.value, _divisors(job, result), batchmean=loss == "kl")
     return Evaluation(
         loss=loss,
-        predictions=_input(inputs.predictions, job.spec.predictions_are),
-        targets=_input(inputs.targets, job.spec.targets_are),
+        predictions=describe_input(inputs.predictions, job.spec.predictions_are),
+        targets=describe_input(inputs.targets, job.spec.targets_are),
         shape=job.shape,
         axis=job.axis,
         settings=job.spec,
         scalars=scalars,
         statistics=_statistics(job, loss, result),
         worst=_worst(job, loss, result),
-        weight=_described(inputs.weight, "factors"),
-        pos_weight=_described(inputs.pos_weight, "factors"),
-        mask=_described(inputs.mask, "mask"),
+        weight=describe_optional(inputs.weight, "factors"),
+        pos_weight=describe_optional(inputs.pos_weight, "factors"),
+        mask=describe_optional(inputs.mask, "mask"),
         by_target=result.split,
-        findings=find(_evidence(job, loss, result, scalars)),
+        findings=find_misuse(job, loss, result.observations, result.differ, scalars),
     )
 
 
@@ -199,19 +208,21 @@ _WORTH_ALIGNING: Final = 0.01
 """Nats; of rows in another order the divergence is larger, or it makes no difference."""
 
 
-def _evidence(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Evidence:
-    """What was observed, and a second look at what is suspicious."""
+def find_misuse(
+    job: Job, loss: Loss, observed: Observations, differ: bool, scalars: Scalars
+) -> tuple[Finding, ...]:
+    """What is to be said of what was observed, after a second look at what is suspicious."""
     predictions, targets = job.inputs.predictions, job.inputs.targets
-    odd_predictions, odd_targets = is_suspicious(result.observations)
+    odd_predictions, odd_targets = is_suspicious(observed)
     regular = not (odd_predictions or odd_targets)
-    return Evidence(
+    evidence = Evidence(
         spec=job.spec,
         loss=loss,
         shape=job.shape,
         axis=job.axis,
         scalars=scalars,
-        observed=result.observations,
-        differ=result.differ,
+        observed=observed,
+        differ=differ,
         sampled=job.samples_masses,
         dtypes=(predictions.dtype, targets.dtype),
         predictions_look=look_at(predictions) if odd_predictions else None,
@@ -220,26 +231,20 @@ def _evidence(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Ev
         if loss == "kl" and regular and scalars.distmean > _WORTH_ALIGNING
         else None,
     )
+    return find(evidence)
 
 
-def _input(source: Source, space: str) -> Input:
+def describe_input(source: Source, space: str) -> Input:
     return Input(address=source.address, shape=source.shape, dtype=str(source.dtype), space=space)
 
 
-def _described(source: Source | None, space: str) -> Input | None:
-    return None if source is None else _input(source, space)
+def describe_optional(source: Source | None, space: str) -> Input | None:
+    return None if source is None else describe_input(source, space)
 
 
 def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
     """Labels are classes; BCE is defined on probabilities only, unless it is taken of logits."""
-    labels = observations.labels_outside
-    if labels.count:
-        classes, where = job.shape[job.axis], job.shape[: job.axis] + job.shape[job.axis + 1 :]
-        raise DomainError(
-            f"{job.inputs.targets.address}: {labels.count} of {math.prod(where)} labels outside 0 to "
-            f"{classes - 1}, first {labels.value} at index {unravel(labels.place, where)}; "
-            f"expected the classes along axis {job.axis}; if it is padding, say --ignore-value {labels.value}"
-        )
+    check_labels(job, job.inputs.targets, observations.labels_outside)
     if loss == "bce" and not job.spec.bce_with_logits:
         in_logs = "log-" * (job.spec.predictions_are != "probs")
         _check_range(
@@ -257,6 +262,18 @@ def _check_domain(job: Job, loss: Loss, observations: Observations) -> None:
             observations.targets_outside,
             "targets outside [0, 1]",
             "expected probabilities or 0/1; labels of -1 and 1 are to be mapped to these",
+        )
+
+
+def check_labels(job: Job, source: Source, outside: Tally) -> None:
+    """Refuse labels that are no class."""
+    if outside.count:
+        where = job.shape[: job.axis] + job.shape[job.axis + 1 :]
+        raise DomainError(
+            f"{source.address}: {outside.count} of {math.prod(where)} labels outside 0 to "
+            f"{job.length - 1}, first {outside.value} at index {unravel(outside.place, where)}; "
+            f"expected the classes along axis {job.axis}; if it is padding, "
+            f"say --ignore-value {outside.value}"
         )
 
 

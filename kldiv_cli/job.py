@@ -52,6 +52,11 @@ class Job(NamedTuple):
         return log_probs and math.prod(self.shape) > _ADDED_UP
 
     @property
+    def outer_shape(self) -> tuple[int, ...]:
+        """Of the distributions."""
+        return self.shape[: self.axis] + self.shape[self.axis + 1 :]
+
+    @property
     def length(self) -> int:
         """Of a distribution."""
         return self.shape[self.axis] if self.shape else 1

@@ -85,6 +85,15 @@ class Rows(NamedTuple):
         count, length = self.predictions.shape
         return (count if self.selection.rows is None else self.selection.rows.size, length)
 
+    def restricted(self, wanted: Mask) -> Rows:
+        """Of the rows that are looked at, only those that are wanted too; `wanted` is of all rows."""
+        chosen = self.selection.rows
+        if chosen is not None:
+            chosen = chosen[wanted[chosen]]
+        elif not wanted.all():
+            chosen = np.flatnonzero(wanted)
+        return self._replace(selection=self.selection._replace(rows=chosen))
+
     def part(self, values: AnyArray, rows: slice, columns: slice) -> AnyArray:
         """Some of the rows that are looked at."""
         chosen = self.selection.rows

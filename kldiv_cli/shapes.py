@@ -9,7 +9,7 @@ from kldiv_cli.functional import normalize_axis
 from kldiv_cli.sources import BroadcastSource, ExpandedSource, Inputs, SliceSource, Source
 from kldiv_cli.spec import Spec
 
-__all__ = ["fit", "map_shape"]
+__all__ = ["check_label_shape", "fit", "map_shape"]
 
 
 def map_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:
@@ -29,11 +29,12 @@ def map_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:
         return shape
     axis = _axis(spec, predictions, predictions.shape)
     if spec.targets_are == "labels":
-        _check_labels(predictions, targets, axis)
+        check_label_shape(predictions, targets, axis)
     elif targets.shape != predictions.shape:
         raise ShapeMismatch(
-            f"predictions {predictions.address} {predictions.shape} and targets {targets.address} "
-            f"{targets.shape}: expected equal shapes{_shape_hint(predictions, targets, axis)}"
+            f"{spec.roles[0]} {predictions.address} {predictions.shape} and {spec.roles[1]} "
+            f"{targets.address} {targets.shape}: expected equal shapes"
+            f"{_shape_hint(predictions, targets, axis)}"
         )
     return predictions.shape
 
@@ -89,7 +90,8 @@ def _axis(spec: Spec, predictions: Source, shape: tuple[int, ...]) -> int:
         raise AxisError(f"{predictions.address}: {error}, shape {shape}") from None
 
 
-def _check_labels(predictions: Source, targets: Source, axis: int) -> None:
+def check_label_shape(predictions: Source, targets: Source, axis: int) -> None:
+    """Refuse labels that are not one integer a distribution."""
     shape = predictions.shape
     expected = shape[:axis] + shape[axis + 1 :]
     if not shape:

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar, get_args
 from kldiv_cli.errors import UsageError
 from kldiv_cli.functional import ZeroPolicy, check_axis
 
-__all__ = ["QUANTILES", "Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
+__all__ = ["PREDICTION_SPACES", "QUANTILES", "Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
 
 Loss = Literal["kl", "bce"]
 PredictionSpace = Literal["log-probs", "probs", "logits"]
@@ -49,6 +49,8 @@ class Spec:
     """As many of the largest losses are listed."""
     blocks_of: int | None = None
     """Consecutive losses that depend on each other."""
+    roles: tuple[str, str] = ("predictions", "targets")
+    """What these are to the user: a candidate and a reference, where two models are compared."""
 
     @property
     def selects(self) -> bool:
@@ -143,7 +145,7 @@ def resolve_spec(
 
 
 _LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
-_PREDICTION_SPACES: Final[tuple[PredictionSpace, ...]] = get_args(PredictionSpace)
+PREDICTION_SPACES: Final[tuple[PredictionSpace, ...]] = get_args(PredictionSpace)
 _TARGET_SPACES: Final[tuple[TargetSpace, ...]] = get_args(TargetSpace)
 _ZERO_POLICIES: Final[tuple[ZeroPolicy, ...]] = get_args(ZeroPolicy)
 
@@ -189,7 +191,7 @@ def _prediction_space(
                 "say which with --predictions-are or --log-softmax AXIS"
             )
         return _DEFAULT_PREDICTIONS[losses[0]]
-    space = _choice("predictions_are", predictions_are, _PREDICTION_SPACES)
+    space = _choice("predictions_are", predictions_are, PREDICTION_SPACES)
     if log_softmax is not None and space != "logits":
         raise UsageError(
             f"predictions_are {space}: log-softmax takes logits; drop --log-softmax or say logits"

@@ -12,6 +12,7 @@ __all__ = ["SUMMARIES", "load_command", "make_app", "named_command"]
 
 SUMMARIES: Final = {
     "compute": "Compute KL divergence or BCE of predictions and targets.",
+    "compare": "Compare two models' outputs on the same inputs.",
     "inspect": "List the arrays of files and what they look like.",
 }
 """What the list of commands says of each: the first line of its help."""
@@ -65,6 +66,7 @@ def kldiv(
     kldiv compute student_logits.npy teacher_probs.npy --log-softmax -1
     kldiv compute outputs.h5::/probs labels.npy --loss bce
     kldiv compute predictions.npy targets.npy --json
+    kldiv compare original_logits.npy quantized_logits.npy
     kldiv inspect outputs.h5
     """
     if version:

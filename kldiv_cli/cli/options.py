@@ -16,6 +16,9 @@ __all__ = [
     "BlocksOf",
     "Broadcast",
     "ByTarget",
+    "Candidate",
+    "CandidateAre",
+    "ClassAxis",
     "Debug",
     "Distributions",
     "Exact",
@@ -25,6 +28,7 @@ __all__ = [
     "Full",
     "IgnoreValue",
     "Json",
+    "Labels",
     "LogSoftmax",
     "LogTarget",
     "LossName",
@@ -42,11 +46,14 @@ __all__ = [
     "Quantiles",
     "Reduce",
     "ReductionName",
+    "Reference",
+    "ReferenceAre",
     "SizeAverage",
     "Strict",
     "Targets",
     "TargetsAre",
     "Temperature",
+    "TopK",
     "TrimAxis",
     "Weight",
     "Workers",
@@ -88,6 +95,26 @@ Predictions = Annotated[
 Targets = Annotated[
     str,
     typer.Argument(metavar="TARGETS", help="What they should be, likewise.", show_default=False),
+]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REFERENCE",
+        help="The outputs of the model before: FILE, FILE::DATASET or FILE::DATASET[0:1000].",
+        show_default=False,
+    ),
+]
+Candidate = Annotated[
+    str,
+    typer.Argument(metavar="CANDIDATE", help="Those of the model after, likewise.", show_default=False),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Class indices, of the shape without the axis: adds cross-entropy, perplexity, accuracy.",
+    ),
 ]
 AllowExternal = Annotated[
     bool,
@@ -140,6 +167,24 @@ LogTarget = Annotated[
 Axis = Annotated[
     int | None,
     typer.Option("--axis", metavar="AXIS", help="Distribution axis.  [default: -1]", show_default=False),
+]
+ReferenceAre = Annotated[
+    Literal["logits", "log-probs", "probs"],
+    typer.Option("--reference-are", help="What the reference's outputs are."),
+]
+CandidateAre = Annotated[
+    Literal["logits", "log-probs", "probs"],
+    typer.Option("--candidate-are", help="What the candidate's outputs are."),
+]
+ClassAxis = Annotated[int, typer.Option("--axis", metavar="AXIS", help="The axis of classes.")]
+TopK = Annotated[
+    int,
+    typer.Option(
+        "--top-k",
+        metavar="K",
+        min=1,
+        help="Also count how often the reference's top class is among the candidate's K.",
+    ),
 ]
 Weight = Annotated[
     str | None,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from kldiv_cli.evaluation import Evaluation, Input
+from kldiv_cli.evaluation import Evaluation, Input, WorstLoss
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.report.record import SCALARS, direction, split_groups, statistics_record
@@ -125,9 +125,10 @@ def detail_grids(
     split = split_grid(evaluations, precision)
     if split is not None:
         yield split
-    for evaluation in evaluations:
-        if evaluation.worst:
-            yield worst_grid(evaluation, precision)
+    for e in evaluations:
+        if e.worst:
+            dimensions = [d for d in range(len(e.shape)) if e.loss != "kl" or d != e.axis]
+            yield worst_grid(e.worst, dimensions, e.loss, precision)
 
 
 def statistics_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid:
@@ -153,15 +154,15 @@ def _approximate(record: dict[str, Any]) -> str:
     return "" if record["exact"] else "(percentiles within 0.05 %) "
 
 
-def worst_grid(evaluation: Evaluation, precision: int | None) -> Grid:
-    """The largest losses with their indices, the worst first."""
-    dimensions = [d for d in range(len(evaluation.shape)) if evaluation.loss != "kl" or d != evaluation.axis]
+def worst_grid(
+    ranked: Sequence[WorstLoss], dimensions: Sequence[int], name: str, precision: int | None
+) -> Grid:
+    """The largest losses with their indices along these dimensions, the worst first."""
     rows = (
         (str(rank), *map(str, worst.index), number(worst.value, precision))
-        for rank, worst in enumerate(evaluation.worst, 1)
+        for rank, worst in enumerate(ranked, 1)
     )
-    columns = ("worst", *(f"dim {d}" for d in dimensions), evaluation.loss)
-    return Grid(columns=columns, rows=tuple(rows), words=())
+    return Grid(columns=("worst", *(f"dim {d}" for d in dimensions), name), rows=tuple(rows), words=())
 
 
 def split_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid | None:

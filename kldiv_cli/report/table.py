@@ -31,7 +31,7 @@ from kldiv_cli.report.layout import (
     scalar_grid,
 )
 
-__all__ = ["DIGITS", "render_grids", "render_table"]
+__all__ = ["DIGITS", "render_grids", "render_report", "render_table"]
 
 DIGITS: Final = 6
 """Significant digits where --precision does not say; every other format prints all of them."""
@@ -53,10 +53,7 @@ def render_table(
     if view is not None and view.full:
         console.width = UNLIMITED
     digits = DIGITS if precision is None else precision
-    parts: list[RenderableType] = [
-        Text(heading(evaluations), style="bold"),
-        Text(aligned(inputs(evaluations), range(5)), overflow="fold"),
-    ]
+    parts = _described(heading(evaluations), inputs(evaluations))
     if view is not None:
         parts += _map(console, view, MAP_DIGITS if precision is None else precision)
     else:
@@ -66,6 +63,19 @@ def render_table(
     with console.capture() as captured:
         console.print(Group(*parts))
     return captured.get()
+
+
+def render_report(title: str, described: Sequence[tuple[str, ...]], grids: Sequence[Grid]) -> str:
+    """What was computed, of what, and tables of what came of it."""
+    console = console_for(sys.stdout)
+    parts = [*_described(title, described), *(_table(console, grid) for grid in grids)]
+    with console.capture() as captured:
+        console.print(Group(*parts))
+    return captured.get()
+
+
+def _described(title: str, rows: Sequence[tuple[str, ...]]) -> list[RenderableType]:
+    return [Text(title, style="bold"), Text(aligned(rows, range(5)), overflow="fold")]
 
 
 def render_grids(*layouts: Sequence[Grid]) -> str:

@@ -24,10 +24,13 @@ from kldiv_cli.report.record import SCALARS, direction, evaluation_record, stati
 from kldiv_cli.streams import printable
 
 __all__ = [
+    "csv_cell",
     "csv_rows",
     "escape_md",
     "md_grid",
+    "md_report",
     "plain_grid",
+    "plain_report",
     "render_csv",
     "render_json",
     "render_jsonl",
@@ -55,9 +58,21 @@ def render_md(
     precision: int | None,
 ) -> str:
     """Markdown tables, for a pull request or a report."""
-    described = (f"- {role}: {escape_md(' '.join(rest))}" for role, *rest in inputs(evaluations))
-    parts = [f"**{escape_md(heading(evaluations))}**", "\n".join(described)]
-    parts += [_md_table(grid) for grid in _grids(evaluations, reduction, view, precision)]
+    grids = _grids(evaluations, reduction, view, precision)
+    return md_report(heading(evaluations), inputs(evaluations), grids)
+
+
+def plain_report(title: str, described: Sequence[tuple[str, ...]], grids: Iterable[Grid]) -> str:
+    """What was computed, of what, and aligned columns of what came of it."""
+    parts = [title, aligned(described, range(5))]
+    parts += ["\n" + aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
+    return "\n".join(parts) + "\n"
+
+
+def md_report(title: str, described: Sequence[tuple[str, ...]], grids: Iterable[Grid]) -> str:
+    """The same in Markdown."""
+    listed = (f"- {role}: {escape_md(' '.join(rest))}" for role, *rest in described)
+    parts = [f"**{escape_md(title)}**", "\n".join(listed), *map(_md_table, grids)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,9 +140,9 @@ def _csv_row(
     }
     for name, value in statistics_record(evaluation.statistics).items():
         if name == "blocks":
-            row |= {f"statistics.blocks.{key}": _csv_cell(item, precision) for key, item in value.items()}
+            row |= {f"statistics.blocks.{key}": csv_cell(item, precision) for key, item in value.items()}
         else:
-            row[f"statistics.{name}"] = _csv_cell(value, precision)
+            row[f"statistics.{name}"] = csv_cell(value, precision)
     for rank, worst in enumerate(evaluation.worst, 1):
         row[f"worst.{rank}.index"] = " ".join(map(str, worst.index))
         row[f"worst.{rank}.value"] = _csv_number(worst.value, precision)
@@ -138,7 +153,8 @@ def _csv_row(
     return row
 
 
-def _csv_cell(value: object, precision: int | None) -> str:
+def csv_cell(value: object, precision: int | None) -> str:
+    """Numbers as in every format, all else as it is."""
     return number(value, precision) if isinstance(value, float) else str(value)
 
 

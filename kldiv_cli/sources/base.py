@@ -86,6 +86,8 @@ class Inputs(NamedTuple):
     weight: Source | None = None
     pos_weight: Source | None = None
     mask: Source | None = None
+    labels: Source | None = None
+    """Class indices beside two models' outputs."""
 
     def all(self) -> tuple[Source, ...]:
         return tuple(source for source in self if source is not None)
