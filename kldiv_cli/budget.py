@@ -17,6 +17,8 @@ __all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Budget", "Resources", "budget
 DEFAULT_MEMORY: Final = 64 << 20
 _LARGEST_BLOCK: Final = 1 << 20
 _SMALLEST_BLOCK: Final = 16 * SEGMENT
+_MUCH: Final = 16 << 20
+"""Where so many bytes are kept of the losses, blocks are smaller, as they are of many short rows."""
 _BUFFERS: Final = 8
 """Pieces a worker holds at once, at the most."""
 
@@ -66,7 +68,10 @@ def budget_of(job: Job, resources: Resources) -> Budget:
     overhead = _BUFFERS * 8 * PIECE
     least = overhead + per_element * _SMALLEST_BLOCK
     workers, memory = _shares(resources, least)
+    kept = sum(keeper.values.nbytes for keeper in job.kept if keeper is not None)
     share = (memory // workers - overhead) // per_element
+    if kept > _MUCH:
+        share //= 4
     elements = math.prod(job.shape)
     even = -(-elements // (4 * workers))
     budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))

@@ -178,7 +178,13 @@ def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept 
     few = math.prod(outer) <= LIMIT // len(names)
     selected = spec.mask or settings.ignore_value is not None
     kept = {name: Kept(outer, selected=selected) if few else None for name in names}
-    return Job(spec=spec, shape=shape, axis=axis, inputs=fitted._replace(labels=inputs.labels)), kept
+    return Job(
+        spec=spec,
+        shape=shape,
+        axis=axis,
+        inputs=fitted._replace(labels=inputs.labels),
+        kept=tuple(kept.values()),
+    ), kept
 
 
 def _check_length(job: Job) -> None:

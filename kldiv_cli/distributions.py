@@ -71,7 +71,7 @@ def with_statistics(
     if spec.worst:
         part = part._replace(worst=worst_of(values, lie, spec.worst))
     if job.keeper(loss) is None:
-        part = part._replace(sketch=sketch_of(values))
+        part = part._replace(sketch=sketch_of(values, total=part.total))
         if spec.blocks_of is not None:
             part = part._replace(groups=groups_of(values, lie(np.arange(values.size)), spec.blocks_of))
     return part
@@ -126,7 +126,7 @@ def judge_masses(
     ):
         if mass is None:
             continue
-        sums = mass.sum(axis=1)
+        sums = mass[:, 0] if mass.shape[1] == 1 else mass.sum(axis=1)
         if whole is not None:
             sums[~whole] = np.nan
         judged = _judge(sums, space, job.length, source.dtype, places)
@@ -138,6 +138,8 @@ def _judge(mass: Array, space: str, length: int, dtype: np.dtype[Any], places: P
     """What is to be said of distributions that add up to `mass`; nan is not looked at."""
     logs = space == "log-probs"
     one = np.abs(mass - 1) <= tolerance(dtype, length, logs=logs)
+    if one.all() if space != "logits" else np.isnan(mass).all():
+        return {}
     if space == "logits":
         return {
             "padding": places.first_distribution(np.flatnonzero(mass == CONSTANT), mass),

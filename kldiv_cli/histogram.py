@@ -23,6 +23,8 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 _SHIFT: Final = 42
+_CHUNK: Final = 1 << 14
+"""Values counted at a time, few enough to stay in the cache."""
 
 
 class Bins(NamedTuple):
@@ -81,6 +83,11 @@ class Histogram(NamedTuple):
 
 def histogram_of(values: Array) -> Histogram:
     """Count finite values by bin."""
+    values = values.reshape(-1)
+    if values.size == 0:
+        return Histogram()
+    if values.min() > 0:
+        return Histogram(above=_bins(values))
     above = values[values > 0]
     below = values[values < 0]
     return Histogram(_bins(-below), values.size - above.size - below.size, _bins(above))
@@ -89,6 +96,18 @@ def histogram_of(values: Array) -> Histogram:
 def _bins(magnitudes: Array) -> Bins:
     if not magnitudes.size:
         return Bins()
-    keys = magnitudes.view(np.int64) >> _SHIFT
-    first = int(keys.min())
-    return Bins(first, np.bincount(keys - first))
+    first, last = _key(magnitudes.min()), _key(magnitudes.max())
+    counts = np.zeros(last - first + 1, np.int64)
+    chunk = max(_CHUNK, counts.size)
+    keys = np.empty(min(chunk, magnitudes.size), np.int64)
+    for start in range(0, magnitudes.size, chunk):
+        bits = magnitudes[start : start + chunk].view(np.int64)
+        here = keys[: bits.size]
+        np.right_shift(bits, _SHIFT, out=here)
+        np.subtract(here, first, out=here)
+        counts += np.bincount(here, minlength=counts.size)
+    return Bins(first, counts)
+
+
+def _key(magnitude: np.float64) -> int:
+    return int(magnitude.view(np.int64)) >> _SHIFT

@@ -79,9 +79,9 @@ def exact_sum(values: Array) -> ExactSum:
     """Sum an array of any shape without rounding."""
     if values.size == 0:
         return ExactSum()
-    peak = float(np.abs(values).max())
+    peak = max(float(values.max()), -float(values.min()))
     if math.isfinite(peak):
-        return ExactSum(_scaled_sum(values.ravel(), peak))
+        return ExactSum(_scaled_sum(values.reshape(-1), peak))
     finite = values[np.isfinite(values)]
     return ExactSum(
         exact_sum(finite).scaled,
@@ -91,26 +91,39 @@ def exact_sum(values: Array) -> ExactSum:
     )
 
 
+_CHUNK: Final = 1 << 14
+"""Values summed at a time, few enough that all passes over them stay in the cache."""
+
+
 def _scaled_sum(values: Array, peak: float) -> int:
-    """Split off the leading bits of all values at once, so that their sum is exact, until none remain.
+    """Split off the leading bits of many values at once, so that their sum is exact, until none remain.
+
+    What remains of a value below an anchor's reach is at most half the anchor's last place.
 
     References
     ----------
     S. M. Rump, T. Ogita, S. Oishi, "Accurate Floating-Point Summation Part I", 2008
     (ExtractVector).
     """
-    headroom = values.size.bit_length() + 1
-    if math.frexp(peak)[1] + headroom >= 1023:
+    size = min(values.size, _CHUNK)
+    headroom = size.bit_length() + 1
+    exponent = math.frexp(peak)[1] + headroom
+    if exponent >= 1023:
         return sum(_scaled(value) for value in values.tolist())
-    remainder = values
+    step = 53 - headroom
+    remainder, leading = np.empty(size), np.empty(size)
     total = 0
-    while peak > 0:
-        anchor = math.ldexp(1.5, math.frexp(peak)[1] + headroom)
-        leading = remainder + anchor
-        leading -= anchor
-        total += _scaled(float(leading.sum()))
-        remainder = remainder - leading
-        peak = max(float(remainder.max()), -float(remainder.min()))
+    for start in range(0, values.size, size):
+        part = values[start : start + size]
+        rest, lead = remainder[: part.size], leading[: part.size]
+        anchored = exponent
+        while part.any():
+            anchor = math.ldexp(1.5, anchored)
+            np.add(part, anchor, out=lead)
+            np.subtract(lead, anchor, out=lead)
+            total += _scaled(float(lead.sum()))
+            np.subtract(part, lead, out=rest)
+            part, anchored = rest, anchored - step
     return total
 
 

@@ -194,26 +194,23 @@ class Sketch(NamedTuple):
         return found
 
 
-def sketch_of(values: Array, *, histogram: bool = True) -> Sketch:
-    """Sketch values of any shape; without a histogram there are no percentiles, and it takes less time."""
+def sketch_of(values: Array, *, histogram: bool = True, total: ExactSum | None = None) -> Sketch:
+    """Sketch values of any shape; without a histogram there are no percentiles, and it takes less time.
+
+    `total` is their sum, if it is known.
+    """
     if not values.size:
         return Sketch()
-    values = values.reshape(-1)
-    total = exact_sum(values)
-    with np.errstate(all="ignore"):
-        squares = exact_sum(values * values)
-    finite = values
+    total = exact_sum(values) if total is None else total
+    count = values.size
     if total.nans or total.positive_infinities or total.negative_infinities:
-        finite = values[np.isfinite(values)]
         values = values[~np.isnan(values)]
-    return Sketch(
-        total,
-        squares,
-        finite.size + total.nans + total.positive_infinities + total.negative_infinities,
-        float(values.min(initial=math.inf)),
-        float(values.max(initial=-math.inf)),
-        histogram_of(finite) if histogram else Histogram(),
-    )
+    low, high = (float(values.min()), float(values.max())) if values.size else (math.inf, -math.inf)
+    if math.isinf(low) or math.isinf(high):
+        values = values[np.isfinite(values)]
+    with np.errstate(all="ignore"):
+        squares = exact_sum(np.square(values))
+    return Sketch(total, squares, count, low, high, histogram_of(values) if histogram else Histogram())
 
 
 # The worst
