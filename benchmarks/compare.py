@@ -81,6 +81,11 @@ def data_contenders(options: argparse.Namespace, folder: Path) -> list[Contender
         "PyTorch": (options.torch_python, str(SCRIPTS / "torch_script.py"), *files),
         "NumPy, blocked": (sys.executable, str(SCRIPTS / "numpy_blocked.py"), *files),
         "kldiv": compute,
+        "kldiv, no diagnosis": (
+            sys.executable,
+            str(SCRIPTS / "without_diagnosis.py"),
+            *compute[len(kldiv()) :],
+        ),
         "kldiv --workers 1": (*compute, "--workers", "1"),
         "kldiv --workers 2": (*compute, "--workers", "2"),
         "floor": (sys.executable, str(SCRIPTS / "floor.py"), *files),

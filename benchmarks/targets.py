@@ -46,6 +46,11 @@ def _speed(data: Group, large: Group) -> list[Target]:
         Target(name="PyTorch / kldiv, large data", limit=4, measured=faster_large, least=True),
         Target(name="kldiv / floor", limit=2.1, measured=ratio(kldiv, data.get("floor"))),
         Target(
+            name="kldiv / kldiv without diagnosis",
+            limit=1.15,
+            measured=ratio(kldiv, data.get("kldiv, no diagnosis")),
+        ),
+        Target(
             name="one worker / two workers",
             limit=1.7,
             measured=ratio(data.get("kldiv --workers 1"), two),
