@@ -15,7 +15,7 @@ from kldiv_cli.budget import DEFAULT_RESOURCES, Resources, budget_of, layout_of
 from kldiv_cli.comparison_partial import BUCKETS, KEPT, ComparisonPartial
 from kldiv_cli.comparison_spec import ComparisonSpec
 from kldiv_cli.comparison_worker import ComparisonWorker
-from kldiv_cli.diagnosis import Finding, find_odd_distributions
+from kldiv_cli.diagnosis import find_odd_distributions
 from kldiv_cli.errors import ShapeMismatch, UsageError
 from kldiv_cli.estimates import (
     Estimate,
@@ -34,8 +34,9 @@ from kldiv_cli.evaluation import (
     check_labels,
     describe_input,
     describe_optional,
-    find_misuse,
+    diagnose,
 )
+from kldiv_cli.findings import Finding
 from kldiv_cli.functional import normalize_axis
 from kldiv_cli.job import Job
 from kldiv_cli.observations import Tally, unravel
@@ -237,7 +238,7 @@ def _findings(job: Job, partial: ComparisonPartial, count: int) -> tuple[Finding
     regular = observed._replace(infinite_terms=Tally(), nan_terms=Tally())
     total = partial.sketches["kl"].total.value if partial.sketches else 0.0
     scalars = reduce_sum(total, Divisors(count * job.length, count, count), batchmean=True)
-    found = find_misuse(job, "kl", regular, partial.differ, scalars)
+    found = diagnose(job, "kl", regular, partial.differ, scalars)
     return (*map(_in_words_of_comparison, found), *find_odd_distributions(observed, job.outer_shape))
 
 

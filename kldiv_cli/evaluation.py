@@ -10,8 +10,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
-from kldiv_cli.diagnosis import Evidence, Finding, find, is_suspicious
+from kldiv_cli.diagnosis import find
 from kldiv_cli.errors import DomainError, UsageError
+from kldiv_cli.evidence import Evidence, is_suspicious
+from kldiv_cli.findings import Finding
 from kldiv_cli.functional import normalize_axis
 from kldiv_cli.job import Job, MapWriter
 from kldiv_cli.observations import Observations, Tally, unravel
@@ -32,8 +34,8 @@ __all__ = [
     "check_labels",
     "describe_input",
     "describe_optional",
+    "diagnose",
     "evaluate_sources",
-    "find_misuse",
 ]
 
 
@@ -200,7 +202,7 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
         pos_weight=describe_optional(inputs.pos_weight, "factors"),
         mask=describe_optional(inputs.mask, "mask"),
         by_target=result.split,
-        findings=find_misuse(job, loss, result.observations, result.differ, scalars),
+        findings=diagnose(job, loss, result.observations, result.differ, scalars),
     )
 
 
@@ -208,7 +210,7 @@ _WORTH_ALIGNING: Final = 0.01
 """Nats; of rows in another order the divergence is larger, or it makes no difference."""
 
 
-def find_misuse(
+def diagnose(
     job: Job, loss: Loss, observed: Observations, differ: bool, scalars: Scalars
 ) -> tuple[Finding, ...]:
     """What is to be said of what was observed, after a second look at what is suspicious."""

@@ -36,6 +36,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("partials", "job", "shapes", "inspection"),
     ("places", "pieces"),
     ("map_view", "diagnosis", "target_split", "masses", "selection", "estimates"),
+    ("misuse", "anomalies"),
+    ("evidence",),
+    ("findings",),
     ("statistics", "alignment", "observations", "segments"),
     ("reductions", "histogram"),
     ("spec", "sinks", "sources"),
@@ -65,6 +68,10 @@ PURE = (
     "observations",
     "alignment",
     "estimates",
+    "findings",
+    "evidence",
+    "misuse",
+    "anomalies",
     "diagnosis",
 )
 """Numbers in, numbers out: these know neither files nor terminals."""

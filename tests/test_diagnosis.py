@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from kldiv_cli.diagnosis import Finding, Observations, Tally, find, find_reduction, unravel
+from kldiv_cli.diagnosis import find, find_reduction
+from kldiv_cli.findings import Finding
+from kldiv_cli.observations import Observations, Tally, unravel
 from kldiv_cli.reductions import reduce_sum
 from kldiv_cli.spec import Loss
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kldiv_cli.blocks import Block, Layout, axis_windows, cut
-from kldiv_cli.diagnosis import Observations, Tally
+from kldiv_cli.observations import Observations, Tally
 from kldiv_cli.engine import BlockWorker, Job, LossPartial, WindowResult, finish
 from kldiv_cli.kernels import merge_partition
 from kldiv_cli.pieces import Norm, Norms

@@ -20,7 +20,7 @@ from scipy.special import expit, softmax
 
 from kldiv_cli.blocks import Block
 from kldiv_cli.budget import Resources
-from kldiv_cli.diagnosis import Finding
+from kldiv_cli.findings import Finding
 from kldiv_cli.errors import AxisError, DomainError, FormatError, ShapeMismatch, UsageError
 from kldiv_cli.evaluation import Evaluation, evaluate_sources
 from kldiv_cli.functional import (

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kldiv_cli.diagnosis import Tally
+from kldiv_cli.observations import Tally
 from kldiv_cli.places import Places
 
 

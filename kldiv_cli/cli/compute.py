@@ -11,8 +11,8 @@ from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kldiv_cli.diagnosis import Finding
     from kldiv_cli.evaluation import Evaluation
+    from kldiv_cli.findings import Finding
     from kldiv_cli.map_view import MapWindow
     from kldiv_cli.reductions import Reduction
     from kldiv_cli.report.console import Format

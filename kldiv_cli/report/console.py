@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from kldiv_cli.diagnosis import Finding
 from kldiv_cli.errors import OutputError
+from kldiv_cli.findings import Finding
 from kldiv_cli.streams import printable, say
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kldiv_cli.diagnosis import Finding
+from kldiv_cli.findings import Finding
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import exact_sum, reduce_sum

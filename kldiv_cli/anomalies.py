@@ -1,0 +1,141 @@
+"""Losses that are not as they should be: infinite, clamped, negative, or lost in rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from kldiv_cli.evidence import Evidence, of_distributions, of_elements
+from kldiv_cli.findings import Finding
+from kldiv_cli.observations import Tally
+
+__all__ = ["find_in_precision", "find_in_terms"]
+
+_COARSEST: Final = {2: 2.0**-7, 4: 2.0**-20}
+"""A distribution's KL may be this far below 0 by the rounding of its storage type (by item size)."""
+_FINE: Final = 2.0**-40
+
+
+# Terms
+
+
+def find_in_terms(evidence: Evidence, misuse: list[Finding]) -> Iterator[Finding]:
+    observed, spec = evidence.observed, evidence.spec
+    if observed.zero_terms.count:
+        yield _zero_terms(observed.zero_terms, evidence)
+    if observed.infinite_terms.count:
+        yield of_elements(
+            "infinite-terms",
+            observed.infinite_terms,
+            evidence,
+            "{terms} infinite, first {value} at {place}: the prediction rules out what the target holds "
+            "possible",
+        )
+    if observed.nan_terms.count:
+        yield of_elements(
+            "nan-terms",
+            observed.nan_terms,
+            evidence,
+            "{terms} nan, first at {place}: an input is nan or infinite, or a probability is below 0; "
+            "if that is padding, leave it out with --mask FILE",
+            "--mask",
+        )
+    if observed.clamped_terms.count:
+        yield _clamped(observed.clamped_terms, evidence)
+    elif observed.saturated_predictions.count:
+        yield of_elements(
+            "saturated",
+            observed.saturated_predictions,
+            evidence,
+            "{count} of the predictions exactly 0 or 1, first {value} at {place}: they were rounded, "
+            "logits (--predictions-are logits) would not be",
+            "--predictions-are logits",
+            severity="note",
+        )
+    if spec.bce_with_logits and observed.targets_outside.count:
+        yield of_elements(
+            "targets-outside",
+            observed.targets_outside,
+            evidence,
+            "targets outside [0, 1] in {terms}, first {value} at {place}: computed as PyTorch does, "
+            "unchecked; labels of -1 and 1 are to be mapped to 0 and 1",
+        )
+    if observed.negative_distributions.count and not misuse:
+        yield _negative(observed.negative_distributions, evidence)
+
+
+def _zero_terms(tally: Tally, evidence: Evidence) -> Finding:
+    if evidence.spec.zero_policy == "limit":
+        return of_elements(
+            "zero-terms",
+            tally,
+            evidence,
+            "{terms} 0 by the limit, first at {place}: PyTorch gives nan there; --zero-policy torch does too",
+            "--zero-policy torch",
+            severity="note",
+        )
+    return of_elements(
+        "zero-terms",
+        tally,
+        evidence,
+        "{terms} nan as in PyTorch though 0 in the limit, first at {place}; --zero-policy limit gives 0",
+        "--zero-policy limit",
+    )
+
+
+def _clamped(tally: Tally, evidence: Evidence) -> Finding:
+    message = (
+        "{terms} clamped at a logarithm of -100 as in PyTorch, first {value} at {place}: "
+        "the sum is not the true loss"
+    )
+    if evidence.spec.log_softmax:
+        return of_elements("clamped-terms", tally, evidence, message)
+    message += "; --predictions-are logits has no clamp"
+    return of_elements("clamped-terms", tally, evidence, message, "--predictions-are logits")
+
+
+def _negative(tally: Tally, evidence: Evidence) -> Finding:
+    rounding = _COARSEST.get(_itemsize(evidence), _FINE)
+    small = tally.value is None or tally.value >= -rounding
+    cause = (
+        "within the rounding of the storage type" if small else "predictions or targets are not normalised"
+    )
+    return of_distributions(
+        "negative-kl",
+        tally,
+        evidence,
+        f"KL below 0 in {{count}}, least {{value}} at {{place}}: {cause}",
+        severity="note" if small else "warning",
+    )
+
+
+# Precision
+
+
+def find_in_precision(evidence: Evidence) -> Iterator[Finding]:
+    """Of half-precision inputs, a mean that rounding alone may have made."""
+    mean = evidence.scalars.distmean
+    if evidence.loss != "kl" or _itemsize(evidence) > 2 or not math.isfinite(mean):
+        return
+    floor = _noise_floor(evidence.shape[evidence.axis] if evidence.shape else 1)
+    if 0 < abs(mean) < floor:
+        yield Finding(
+            id="low-precision",
+            severity="note",
+            message=(
+                f"float16 has three digits: rounding alone can move the mean KL divergence by up to "
+                f"{floor:.2g}, and it is {mean:.2g}; save the outputs as float32"
+            ),
+            value=floor,
+        )
+
+
+def _noise_floor(classes: int) -> float:
+    """By half a unit in the last place of log-probabilities, each as large as the entropy may be."""
+    return 2.0**-12 * max(1.0, math.log(classes))
+
+
+def _itemsize(evidence: Evidence) -> int:
+    """Bytes of the narrowest floats stored; of integers alone, those of float64."""
+    return min((dtype.itemsize for dtype in evidence.dtypes if dtype.kind == "f"), default=8)

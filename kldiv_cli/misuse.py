@@ -1,0 +1,210 @@
+"""Inputs that are not what they were taken for, by what they add up to and what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kldiv_cli.evidence import Evidence, is_suspicious, of_distributions, of_elements
+from kldiv_cli.findings import Finding
+from kldiv_cli.likeness import Likeness
+from kldiv_cli.observations import Tally
+
+__all__ = ["find_in_pairing", "find_in_predictions", "find_in_targets"]
+
+
+# What the predictions are
+
+
+def find_in_predictions(evidence: Evidence) -> Iterator[Finding]:
+    observed, spec, look = evidence.observed, evidence.spec, evidence.predictions_look
+    yield from _padding("predictions", observed.predictions_padding, evidence)
+    if _mostly(observed.predictions_probable, evidence):
+        yield of_distributions(
+            "softmax-of-probs",
+            observed.predictions_probable,
+            evidence,
+            "the softmax is taken of predictions that are probabilities already: {count} within [0, 1] and "
+            "adding up to 1, first at {place}; say --predictions-are probs",
+            "--predictions-are probs",
+        )
+    if not any(is_suspicious(observed)[:1]):
+        return
+    worst = observed.predictions_unnormalised
+    if look is not None and _elsewhere(look, spec.predictions_are, evidence):
+        yield _wrong_axis("predictions", worst, look, evidence)
+    elif look is not None and look.space == "probs" and spec.predictions_are == "log-probs":
+        option = f"--predictions-are probs{_other_axis(look, evidence)}"
+        yield of_distributions(
+            "predictions-probs",
+            worst,
+            evidence,
+            "the predictions look like probabilities, not log-probabilities: the exp of {count} adds up to "
+            f"something else than 1, worst {{value:.6g}} at {{place}}; say {option}",
+            option,
+        )
+    elif observed.predictions_above_zero.count:
+        yield of_elements(
+            "predictions-logits",
+            observed.predictions_above_zero,
+            evidence,
+            "the predictions are no log-probabilities: {count} above 0, worst {value:.6g} at {place}; "
+            f"if they are logits, say --log-softmax {evidence.axis}",
+            f"--log-softmax {evidence.axis}",
+        )
+    else:
+        yield from _unnormalised("predictions", worst, evidence)
+
+
+def _padding(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
+    """Distributions that are none at all; where all are alike they are what was meant."""
+    if not 0 < tally.count < evidence.scalars.distributions:
+        return
+    filled = _fill_of(name, tally, evidence)
+    ignorable = name == "targets" and filled == "all -100"
+    option = "--ignore-value -100" if ignorable else "--mask FILE"
+    yield of_distributions(
+        f"{name}-padding",
+        tally,
+        evidence,
+        f"{{count}} of the {name} {filled}, first at {{place}}: padding that counts? "
+        f"leave it out with {option}",
+        option,
+    )
+
+
+def _fill_of(name: str, tally: Tally, evidence: Evidence) -> str:
+    """What padding is filled with, by what it adds up to."""
+    space = getattr(evidence.spec, f"{name}_are")
+    if space == "logits":
+        return "of equal logits"
+    exp_of_fill = 1 if space == "log-probs" else 0
+    length = evidence.shape[evidence.axis] if evidence.shape else 1
+    return "all 0" if tally.value == exp_of_fill * length else "all -100"
+
+
+def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
+    if not tally.count:
+        return
+    logs = getattr(evidence.spec, f"{name}_are") == "log-probs"
+    sample = " (of every fourth)" * (evidence.sampled and name == "predictions")
+    if logs and name == "predictions":
+        remedy, option = f"; if they are logits, say --log-softmax {evidence.axis}", "--log-softmax"
+    elif logs:
+        remedy, option = "; if they are logits, say --targets-are logits", "--targets-are logits"
+    else:
+        remedy, option = "; is --axis the one they are normalised along?", "--axis"
+    yield of_distributions(
+        f"{name}-unnormalised",
+        tally,
+        evidence,
+        f"{{count}} of the {name}{sample}{', whose exp adds' if logs else ' adding'} up to something else "
+        f"than 1, "
+        f"worst {{value:.6g}} at {{place}}{remedy}",
+        option,
+    )
+
+
+def _elsewhere(look: Likeness, space: str, evidence: Evidence) -> bool:
+    """Whether an array is what it was taken for, but along another axis."""
+    return look.space == space and look.axis is not None and look.axis != evidence.axis
+
+
+def _other_axis(look: Likeness, evidence: Evidence) -> str:
+    """The option for the axis of an array, where that is another one."""
+    return "" if look.axis in (None, evidence.axis) else f" --axis {look.axis}"
+
+
+def _wrong_axis(name: str, tally: Tally, look: Likeness, evidence: Evidence) -> Finding:
+    option = f"--log-softmax {look.axis}" if evidence.spec.log_softmax else f"--axis {look.axis}"
+    return of_distributions(
+        "wrong-axis",
+        tally,
+        evidence,
+        f"the {name} are normalised along axis {look.axis}, not along axis {evidence.axis}: {{count}} adding "
+        f"up to something else than 1, worst {{value:.6g}} at {{place}}; say {option}",
+        option,
+    )
+
+
+# What the targets are
+
+
+def find_in_targets(evidence: Evidence) -> Iterator[Finding]:
+    observed, spec, look = evidence.observed, evidence.spec, evidence.targets_look
+    yield from _padding("targets", observed.targets_padding, evidence)
+    if _mostly(observed.targets_probable, evidence):
+        yield of_distributions(
+            "softmax-of-target-probs",
+            observed.targets_probable,
+            evidence,
+            "the softmax is taken of targets that are probabilities already: {count} within [0, 1] and "
+            "adding up to 1, first at {place}; drop --targets-are logits",
+            "--targets-are probs",
+        )
+    if not is_suspicious(observed)[1]:
+        return
+    worst, below = observed.targets_unnormalised, observed.targets_below_zero
+    if below.count and below.count == observed.targets_padding.count * evidence.shape[evidence.axis]:
+        below = Tally()
+    if look is not None and _elsewhere(look, spec.targets_are, evidence):
+        yield _wrong_axis("targets", worst, look, evidence)
+    elif look is not None and look.space == "log-probs" and below.count:
+        option = f"--log-target{_other_axis(look, evidence)}"
+        yield of_elements(
+            "targets-log-probs",
+            below,
+            evidence,
+            "the targets look like log-probabilities: {count} below 0, worst {value:.6g} at {place}; "
+            f"say {option}",
+            option,
+        )
+    elif below.count:
+        yield of_elements(
+            "targets-logits",
+            below,
+            evidence,
+            "the targets are no probabilities: {count} below 0, worst {value:.6g} at {place}; "
+            "if they are logits, say --targets-are logits",
+            "--targets-are logits",
+        )
+    elif look is not None and look.space == "probs" and spec.targets_are == "log-probs":
+        yield of_distributions(
+            "targets-probs",
+            worst,
+            evidence,
+            "the targets look like probabilities, not log-probabilities: the exp of {count} adds up to "
+            "something else than 1, worst {value:.6g} at {place}; drop --log-target",
+            "--targets-are probs",
+        )
+    else:
+        yield from _unnormalised("targets", worst, evidence)
+
+
+# How both belong together
+
+
+def find_in_pairing(evidence: Evidence) -> Iterator[Finding]:
+    if not evidence.differ:
+        yield Finding(
+            id="identical",
+            severity="warning",
+            message="predictions and targets are the same data, to the last element: "
+            "a loss of them says nothing about a model",
+        )
+    alignment = evidence.alignment
+    if alignment is not None and alignment.misaligned:
+        yield Finding(
+            id="misaligned",
+            severity="warning",
+            message=(
+                f"rows may be misaligned: predictions and targets agree on the top class in "
+                f"{alignment.agreement:.1%} of {alignment.rows} sampled distributions, where chance gives "
+                f"{alignment.chance:.1%}, while their means over all rows agree; are both in the same order?"
+            ),
+            count=alignment.rows,
+            value=alignment.agreement,
+        )
+
+
+def _mostly(tally: Tally, evidence: Evidence) -> bool:
+    return 2 * tally.count > evidence.scalars.distributions
