@@ -323,7 +323,7 @@ def _percentiles(
     if unknown or not count:
         return dict.fromkeys(names, math.nan)
     positions = [quantile * (count - 1) for quantile in quantiles]
-    ranks = np.unique([rank for p in positions for rank in (math.floor(p), math.ceil(p))]).astype(np.intp)
+    ranks = np.array(sorted({rank for p in positions for rank in (math.floor(p), math.ceil(p))}), np.intp)
     value = dict(zip(ranks.tolist(), ranked(ranks).tolist(), strict=True))
     return {
         name: _interpolate(value[math.floor(p)], value[math.ceil(p)], p - math.floor(p))
