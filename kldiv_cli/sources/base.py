@@ -66,7 +66,7 @@ class ArraySource(Source):
     """An array in memory."""
 
     def __init__(self, array: AnyArray, address: str = "array") -> None:
-        if isinstance(array, np.ma.MaskedArray):
+        if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
             raise FormatError(f"{address}: a masked array, whose mask would be lost; fill or select it first")
         check_dtype(address, array.dtype)
         self.array, self.address = array, address
