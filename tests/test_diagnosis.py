@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kldiv_cli.diagnosis import Finding, Observations, Tally, find, find_reduction, unravel
-from kldiv_cli.reductions import reduce_sum
+from kldiv_cli.reductions import divisors_of, reduce_sum
 from kldiv_cli.spec import Loss
 
 TALLIES = [

@@ -26,7 +26,7 @@ def shape_of(
     [
         ((2, 3), (3, 2), {}, "expected equal shapes"),
         ((2, 3), (1, 3), {}, "--broadcast stretches them"),
-        ((2, 10), (2, 8), {}, r"is one padded\? cut it with FILE::\[:, 0:8\]"),
+        ((2, 10), (2, 8), {}, r"is one padded\? --trim-axis cuts it to 8"),
         ((2, 3), (4, 3), {"broadcast": True}, "do not broadcast to one shape"),
         ((2, 1), (2, 3), {"broadcast": True, "log_softmax": 1}, "can't be stretched along axis 1"),
     ],
