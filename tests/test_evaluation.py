@@ -71,7 +71,7 @@ def test_block_size_and_workers_change_no_bit(case: Case, cut: Cut, workers: int
     assert obtained.fingerprint == expected.fingerprint
 
 
-@repeatable(150)
+@repeatable(70)
 @given(any_cases(WINDOWED), st.data())
 def test_a_distribution_larger_than_a_block_is_read_in_windows_to_the_same_bits(
     case: Case, data: st.DataObject

@@ -293,7 +293,7 @@ def test_bce_of_masked_elements_is_bce_of_those_chosen(case: Case, seed: int) ->
 GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, -100.0, 999.0])
 
 
-@repeatable(200)
+@repeatable(150)
 @given(partly_masked(), cuts(), GARBAGE, st.integers(1, 3))
 def test_what_stands_where_nothing_counts_changes_nothing(
     case: Case, cut: Cut, garbage: float, workers: int
@@ -477,7 +477,7 @@ def test_an_ignored_target_is_a_mask_of_elements(
 # Windows
 
 
-@repeatable(80)
+@repeatable(60)
 @given(partly_masked(), st.data())
 def test_partly_masked_distributions_larger_than_a_block_give_the_same_bits(
     case: Case, data: st.DataObject
