@@ -224,6 +224,34 @@ def test_a_failure_leaves_no_output_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mask_may_be_an_array_or_a_path(tmp_path: Path) -> None:
+    mask = np.array([True, False, True, True, False, True])
+    np.save(tmp_path / "m.npy", mask)
+    for given in (mask, mask.tolist(), tmp_path / "m.npy", f"{tmp_path}/m.npy"):
+        result = evaluate(X, Y, mask=given, worst=1)
+        assert (result.scalars, result.statistics) == (
+            evaluate(X[mask], Y[mask]).scalars,
+            evaluate(X[mask], Y[mask]).statistics,
+        )
+        assert result.mask is not None
+        assert (result.mask.shape, result.mask.dtype, result.mask.space) == ((6,), "bool", "mask")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_losses_of_distributions_of_many_blocks_are_whole(tmp_path: Path, axis: int) -> None:
+    rng = np.random.default_rng(15)
+    logits, y = rng.standard_normal((90, 700, 30)).astype("f4"), rng.random((90, 700, 30)).astype("f4")
+    mask = rng.random((90, 700, 30)) < 0.5
+    path = tmp_path / "kl.npy"
+    options: dict[str, Any] = {"log_softmax": axis, "mask": mask, "workers": 2, "memory": 24 << 20}
+    result = evaluate(logits, y, distributions=path, **options)
+    losses = np.where(mask, kl_div(log_softmax(logits, axis=axis), y), 0.0).sum(axis=axis)
+    written = np.load(path)
+    np.testing.assert_allclose(written, losses, rtol=1e-12, atol=1e-14)
+    assert result.sum == math.fsum(written.ravel().tolist())
+    assert result.statistics.percentiles["p50"] == np.quantile(written, 0.5)
+
+
 def test_an_unknown_output_dtype_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'int8': expected one of float16, float32, float64"):
         evaluate(X, Y, output=tmp_path / "map.npy", output_dtype="int8")

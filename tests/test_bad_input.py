@@ -298,7 +298,7 @@ def test_shapes_that_differ_are_named(folder: Path) -> None:
     ("targets", "hint"),
     [
         (np.zeros(6, "i8"), "--targets-are labels"),
-        (np.ones((6, 3)) / 3, "is one padded? cut it with FILE::[:, 0:3]"),
+        (np.ones((6, 3)) / 3, "is one padded? --trim-axis cuts it to 3"),
         (np.ones((1, 4)) / 4, "--broadcast"),
     ],
     ids=["labels", "padding", "broadcasting"],

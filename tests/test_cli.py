@@ -58,7 +58,8 @@ def values_of(run: Run, format: str) -> dict[str, float]:
     if format == "csv":
         (row,) = csv.DictReader(io.StringIO(run.out))
         return {name: float(row[name]) for name in names}
-    lines = (line.replace("|", " ").split() for line in run.out.splitlines())
+    scalars = re.split(r"^[ |]*statistic\b", run.out, flags=re.MULTILINE)[0]
+    lines = (line.replace("|", " ").split() for line in scalars.splitlines())
     return {line[0]: float(line[1]) for line in lines if line and line[0] in names}
 
 

@@ -11,7 +11,7 @@ import pytest
 from kldiv_cli.diagnosis import find, find_reduction
 from kldiv_cli.findings import Finding
 from kldiv_cli.observations import Observations, Tally, unravel
-from kldiv_cli.reductions import reduce_sum
+from kldiv_cli.reductions import divisors_of, reduce_sum
 from kldiv_cli.spec import Loss
 
 TALLIES = [

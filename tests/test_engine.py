@@ -19,9 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kldiv_cli.blocks import Block, Layout, axis_windows, cut
-from kldiv_cli.observations import Observations, Tally
-from kldiv_cli.engine import BlockWorker, Job, LossPartial, WindowResult, finish
+from kldiv_cli.distributions import finish
+from kldiv_cli.engine import BlockWorker
+from kldiv_cli.job import Job
 from kldiv_cli.kernels import merge_partition
+from kldiv_cli.observations import Observations, Tally
+from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.pieces import Norm, Norms
 from kldiv_cli.reductions import exact_sum
 from kldiv_cli.sources import AnyArray, ArraySource, Inputs, open_source
@@ -78,6 +81,8 @@ def spelled(value: Any) -> Any:
     """The value with floats in hexadecimal, so that == compares bits and nan equals nan."""
     if isinstance(value, float):
         return value.hex()
+    if isinstance(value, np.ndarray):
+        return (value.dtype.str, *value.tolist())
     return tuple(spelled(part) for part in value) if isinstance(value, tuple) else value
 
 
@@ -172,7 +177,8 @@ def test_windows_along_the_axis_join_to_the_whole(
             None if of_loss[0] is None else np.concatenate(of_loss, axis=1)
             for of_loss in zip(*(result.segment_sums for result in results), strict=True)
         )
-        obtained = finish(job, everything(shape), WindowResult(partials, sums))
+        extent = (results[0].shape[0], sum(result.shape[1] for result in results))
+        obtained = finish(job, everything(shape), WindowResult(partials, sums, extent))
         whole = BlockWorker(job).evaluate(everything(shape))
     assert spelled(obtained) == spelled(whole)
 

@@ -5,7 +5,8 @@ import pytest
 
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.kernels import SEGMENT
-from kldiv_cli.pieces import PIECE, Norms, PieceReader, Rows, count_segments, segments_of
+from kldiv_cli.pieces import PIECE, Norms, PieceReader, Rows
+from kldiv_cli.segments import count_segments, segments_of
 from kldiv_cli.spec import resolve_spec
 
 

@@ -40,6 +40,28 @@ def test_nan_is_outside_the_unit_interval_and_above_zero() -> None:
     assert places.above_zero(np.array([[math.nan, -1.0]])).place == 0
 
 
+def test_rows_that_are_chosen_are_placed_where_they_were_in_the_block() -> None:
+    """Of rows 0 to 5 of a block of (2, 3) distributions, rows 1, 3 and 4 are looked at."""
+    shape, axis = (4, 6, 5), 2
+    block = (slice(1, 3), slice(2, 5), slice(0, 5))
+    places = Places(shape, axis, block, chosen=np.array([1, 3, 4]))
+    rows = [(1, 3), (2, 2), (2, 3)]
+    found = places.distributions(np.arange(3))
+    assert found.tolist() == [np.ravel_multi_index(row, shape[:2]) for row in rows]
+    lower = places._replace(top=1, left=3)
+    found = lower.elements(np.array([0, 1]), np.array([1, 0]))
+    assert found.tolist() == [np.ravel_multi_index(i, shape) for i in ((2, 2, 4), (2, 3, 3))]
+    assert [i.tolist() for i in places.outer(np.array([2]))] == [[2], [3]]
+
+
+def test_chosen_distributions_are_counted_and_the_first_of_the_array_found() -> None:
+    """Rows of a block along axis 0 of a transposed order; the chosen ones are 2 and 3 of 4."""
+    places = Places((3, 2, 2), 0, (slice(0, 3), slice(0, 2), slice(0, 2)), chosen=np.array([2, 3]))
+    losses = np.array([-1.0, -2.0])
+    assert places.first_distribution(np.array([0, 1]), losses) == Tally(2, 2, -1.0)
+    assert places.least_distribution(np.array([0, 1]), losses) == Tally(2, 3, -2.0)
+
+
 def test_a_scalar_has_one_place() -> None:
     assert Places((), 0, ()).tally(np.array([[True]]), np.array([[2.0]])) == Tally(1, 0, 2.0)
 

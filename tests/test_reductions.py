@@ -15,6 +15,7 @@ from kldiv_cli.reductions import (
     ExactSum,
     Reduction,
     check_reduction,
+    divisors_of,
     exact_sum,
     legacy_reduction,
     reduce_sum,
@@ -195,7 +196,7 @@ def test_divisors_are_named_beside_the_values(lengths: list[int], axis: int, tot
 
 
 def test_batchmean_is_absent_where_the_loss_has_none() -> None:
-    assert reduce_sum(1.0, (2, 2), 1, batchmean=False).batchmean is None
+    assert reduce_sum(1.0, divisors_of((2, 2), 1), batchmean=False).batchmean is None
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_batchmean_is_absent_where_the_loss_has_none() -> None:
 def test_empty_arrays_have_the_means_that_pytorch_gives_them(
     shape: tuple[int, ...], mean: float, batchmean: float, distmean: float
 ) -> None:
-    scalars = reduce_sum(0.0, shape, len(shape) - 1, batchmean=True)
+    scalars = reduce_sum(0.0, divisors_of(shape, len(shape) - 1), batchmean=True)
     assert scalars.sum == 0.0
     assert same(scalars.mean, mean)
     assert same(cast("float", scalars.batchmean), batchmean)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kldiv_cli.errors import UsageError
-from kldiv_cli.spec import Spec, resolve_spec
+from kldiv_cli.spec import QUANTILES, Spec, resolve_spec
 
 
 def test_kl_takes_log_probabilities_and_probabilities_along_the_last_axis_by_default() -> None:
@@ -21,6 +21,12 @@ def test_kl_takes_log_probabilities_and_probabilities_along_the_last_axis_by_def
         zero_policy="limit",
         by_target=False,
         broadcast=False,
+        mask=False,
+        ignore_value=None,
+        trim_axis=False,
+        quantiles=QUANTILES,
+        worst=0,
+        blocks_of=None,
     )
 
 
@@ -77,10 +83,12 @@ def test_losses_keep_the_order_they_were_given_in() -> None:
         ({"losses": ("bce",), "log_softmax": 1}, False),
         ({"losses": ("bce",), "targets_are": "labels"}, False),
         ({"losses": ("kl",)}, False),
+        ({"losses": ("bce",), "mask": True}, False),
+        ({"losses": ("bce",), "ignore_value": -1}, False),
         ({"losses": ("bce", "kl"), "predictions_are": "probs"}, False),
     ],
 )
-def test_only_bce_without_normalisation_and_labels_is_elementwise(
+def test_only_bce_of_everything_without_normalisation_and_labels_is_elementwise(
     options: dict[str, Any], elementwise: bool
 ) -> None:
     assert resolve_spec(**options).elementwise is elementwise
@@ -129,6 +137,17 @@ def test_logit_targets_go_through_the_softmax_wherever_a_distribution_is_meant(
         ({"pos_weight": True, "losses": ("bce",)}, "pos_weight: goes with"),
         ({"pos_weight": True, "losses": ("bce",), "log_softmax": 1}, "pos_weight: goes with"),
         ({"pos_weight": True, "losses": ("kl", "bce"), "log_softmax": 1}, "pos_weight: goes with"),
+        ({"broadcast": True, "trim_axis": True}, "trim_axis: does not go with --broadcast"),
+        ({"ignore_value": "x"}, "ignore_value 'x': expected a number"),
+        ({"ignore_value": True}, "ignore_value True: expected a number"),
+        ({"worst": -1}, "worst -1: expected a whole number, 0 or more"),
+        ({"worst": 1.0}, r"worst 1\.0: expected a whole number"),
+        ({"worst": True}, "worst True: expected a whole number"),
+        ({"blocks_of": 1}, "blocks_of 1: expected a whole number, 2 or more"),
+        ({"blocks_of": 2.5}, r"blocks_of 2\.5: expected a whole number"),
+        ({"quantiles": [0.5, 1.5]}, r"quantiles 1\.5: expected numbers between 0 and 1, such as 0\.999"),
+        ({"quantiles": [-0.1]}, r"quantiles -0\.1: expected numbers between 0 and 1"),
+        ({"quantiles": [math.nan]}, "quantiles nan: expected numbers between 0 and 1"),
     ],
 )
 def test_unknown_and_contradicting_options_are_refused(options: dict[str, Any], said: str) -> None:
@@ -172,6 +191,25 @@ def test_every_pair_of_spaces_is_computable_for_one_loss(
     spec = resolve_spec(losses=(loss,), predictions_are=predictions_are, targets_are=targets_are)
     assert spec.predictions_are == (predictions_are or {"kl": "log-probs", "bce": "probs"}[loss])
     assert spec.targets_are == (targets_are or "probs")
+
+
+@pytest.mark.parametrize(
+    ("options", "selects"),
+    [({}, False), ({"mask": True}, True), ({"ignore_value": 0}, True), ({"trim_axis": True}, False)],
+)
+def test_a_mask_or_an_ignored_value_select(options: dict[str, Any], selects: bool) -> None:
+    assert resolve_spec(**options).selects is selects
+
+
+def test_quantiles_come_to_those_always_told_once_and_in_order() -> None:
+    spec = resolve_spec(quantiles=[1, 0.75, 0.5, 0.25, 0.75, 0])
+    assert spec.quantiles == (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+    assert {type(quantile) for quantile in spec.quantiles} == {float}
+
+
+def test_an_ignored_value_may_be_a_whole_number() -> None:
+    ignored = resolve_spec(ignore_value=-100).ignore_value
+    assert (ignored, type(ignored)) == (-100.0, float)
 
 
 def test_every_refusal_is_one_line() -> None:

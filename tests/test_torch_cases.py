@@ -45,6 +45,7 @@ def of_cases(which: Callable[[Case], bool]) -> pytest.MarkDecorator:
 every_case = of_cases(lambda case: True)
 some_bce_cases = of_cases(lambda case: case["id"].startswith("bce-") and "-3x5" in case["id"])
 legacy_cases = of_cases(lambda case: "legacy" in case)
+selected_cases = pytest.mark.parametrize("case", [pytest.param(c, id=c["id"]) for c in CASES["selected"]])
 
 
 class MapKeeper:
@@ -191,6 +192,31 @@ def test_the_map_that_evaluate_writes_is_what_pytorch_computes(case: Case) -> No
     keeper = MapKeeper(expected_map(case).shape)
     evaluate_to(spec, inputs, writers=(keeper,))
     assert_close(keeper.values, expected_map(case), cancelling(case))
+
+
+@selected_cases
+def test_what_counts_of_padded_sequences_is_what_pytorch_computes_on_it_alone(case: Case) -> None:
+    """Garbage in the padding included; PyTorch's batchmean of the chosen positions is our distmean."""
+    result = evaluate(
+        ARRAYS[case["predictions"]],
+        ARRAYS[case["targets"]],
+        weight=stored(case["weight"]),
+        mask=stored(case["mask"]),
+        **case["settings"],
+    )
+    assert {finding.id for finding in result.findings} <= {"negative-kl"}
+    for name, value in case["scalars"].items():
+        assert getattr(result, name) == pytest.approx(value, rel=RTOL)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=c["id"]) for c in CASES["selected"] if c["mask"] != "mask/3x6x5"]
+)
+def test_the_count_of_padded_sequences_is_that_of_their_lengths(case: Case) -> None:
+    """Three sequences of 6, 2 and 3 positions and 5 classes."""
+    predictions, targets = ARRAYS[case["predictions"]], ARRAYS[case["targets"]]
+    result = evaluate(predictions, targets, mask=stored(case["mask"]), **case["settings"])
+    assert result.scalars[-3:] == (11 * 5, 3, 11)
 
 
 @some_bce_cases

@@ -10,11 +10,23 @@ import pytest
 
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
-from kldiv_cli.reductions import exact_sum, reduce_sum
+from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
 from kldiv_cli.report import layout
 from kldiv_cli.report.layout import heading, inputs, map_grid, number, scalar_grid, split_grid
-from kldiv_cli.spec import Spec
+from kldiv_cli.spec import QUANTILES, Spec
+from kldiv_cli.statistics import Statistics, percentile_name
 from kldiv_cli.target_split import Group, TargetSplit
+
+STATISTICS = Statistics(
+    of="distributions",
+    count=2,
+    mean=0.75,
+    standard_error=0.5,
+    minimum=0.25,
+    maximum=1.25,
+    percentiles={percentile_name(quantile): 0.25 + quantile for quantile in QUANTILES},
+    exact=True,
+)
 
 
 def evaluation(loss: str = "kl", shape: tuple[int, ...] = (2, 4), **changes: Any) -> Evaluation:
@@ -26,6 +38,7 @@ def evaluation(loss: str = "kl", shape: tuple[int, ...] = (2, 4), **changes: Any
         "axis": len(shape) - 1,
         "settings": Spec(),
         "scalars": reduce_sum(1.5, divisors_of(shape, len(shape) - 1), batchmean=loss == "kl"),
+        "statistics": STATISTICS,
     }
     return Evaluation(**{**fields, **changes})
 

@@ -9,13 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kldiv_cli.findings import Finding
 from kldiv_cli.evaluation import Evaluation, Input
+from kldiv_cli.findings import Finding
 from kldiv_cli.map_view import MapView
-from kldiv_cli.reductions import exact_sum, reduce_sum
+from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
 from kldiv_cli.report.record import direction, evaluation_record, split_groups
-from kldiv_cli.spec import Spec
+from kldiv_cli.spec import QUANTILES, Spec
+from kldiv_cli.statistics import Statistics, percentile_name
 from kldiv_cli.target_split import Group, TargetSplit
+
+STATISTICS = Statistics(
+    of="distributions",
+    count=2,
+    mean=0.75,
+    standard_error=0.5,
+    minimum=0.25,
+    maximum=1.25,
+    percentiles={percentile_name(quantile): 0.25 + quantile for quantile in QUANTILES},
+    exact=True,
+)
 
 
 def evaluation(total: float = 1.5, shape: tuple[int, ...] = (2, 4), **changes: Any) -> Evaluation:
@@ -26,7 +38,8 @@ def evaluation(total: float = 1.5, shape: tuple[int, ...] = (2, 4), **changes: A
         "shape": shape,
         "axis": len(shape) - 1,
         "settings": Spec(predictions_are="logits", log_softmax=True, temperature=2.0),
-        "scalars": reduce_sum(total, shape, len(shape) - 1, batchmean=True),
+        "scalars": reduce_sum(total, divisors_of(shape, len(shape) - 1), batchmean=True),
+        "statistics": STATISTICS,
     }
     return Evaluation(**{**fields, **changes})
 
@@ -47,7 +60,14 @@ def test_every_field_of_the_result_stands_under_its_name() -> None:
         "direction": "KL(targets ‖ predictions)",
         "predictions": {"address": "student.npy", "shape": [2, 4], "dtype": "float32", "space": "logits"},
         "targets": {"address": "dump.h5::/probs", "shape": [2, 4], "dtype": "float64", "space": "probs"},
-        "settings": {"log_softmax": 1, "temperature": 2.0, "zero_policy": "limit", "broadcast": False},
+        "settings": {
+            "log_softmax": 1,
+            "temperature": 2.0,
+            "zero_policy": "limit",
+            "broadcast": False,
+            "ignore_value": None,
+            "trim_axis": False,
+        },
         "shape": [2, 4],
         "axis": 1,
         "elements": 8,
@@ -57,6 +77,24 @@ def test_every_field_of_the_result_stands_under_its_name() -> None:
         "mean": 0.1875,
         "batchmean": 0.75,
         "distmean": 0.75,
+        "statistics": {
+            "of": "distributions",
+            "count": 2,
+            "mean": 0.75,
+            "standard_error": 0.5,
+            "minimum": 0.25,
+            "p0.1": 0.251,
+            "p1": 0.26,
+            "p5": 0.3,
+            "p10": 0.35,
+            "p50": 0.75,
+            "p90": 1.15,
+            "p95": 1.2,
+            "p99": 1.24,
+            "p99.9": 1.249,
+            "maximum": 1.25,
+            "exact": True,
+        },
         "findings": [],
     }
 
@@ -69,7 +107,7 @@ def test_a_chosen_reduction_leaves_the_others_out(reduction: Any) -> None:
 
 def test_bce_has_a_null_for_batchmean_and_its_own_direction() -> None:
     record = evaluation_record(
-        evaluation(loss="bce", scalars=reduce_sum(1.5, (2, 4), 1, batchmean=False)),
+        evaluation(loss="bce", scalars=reduce_sum(1.5, divisors_of((2, 4), 1), batchmean=False)),
     )
     assert record["batchmean"] is None
     assert record["direction"] == "BCE(predictions, targets)"
@@ -145,6 +183,8 @@ def test_without_log_softmax_the_setting_is_null() -> None:
         "temperature": None,
         "zero_policy": "torch",
         "broadcast": True,
+        "ignore_value": None,
+        "trim_axis": False,
     }
 
 

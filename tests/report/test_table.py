@@ -13,10 +13,22 @@ import pytest
 
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
-from kldiv_cli.reductions import exact_sum, reduce_sum
+from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
 from kldiv_cli.report.table import render_table
-from kldiv_cli.spec import Spec
+from kldiv_cli.spec import QUANTILES, Spec
+from kldiv_cli.statistics import Statistics, percentile_name
 from kldiv_cli.target_split import Group, TargetSplit
+
+STATISTICS = Statistics(
+    of="distributions",
+    count=2,
+    mean=0.75,
+    standard_error=0.5,
+    minimum=0.25,
+    maximum=1.25,
+    percentiles={percentile_name(quantile): 0.25 + quantile for quantile in QUANTILES},
+    exact=True,
+)
 
 ESCAPE = re.compile(r"\x1b\[([0-9;]*)m")
 
@@ -54,6 +66,7 @@ def evaluation(loss: str = "kl", name: str = "q.npy", **changes: Any) -> Evaluat
         "axis": 1,
         "settings": Spec(),
         "scalars": reduce_sum(1 / 3, divisors_of(shape, 1), batchmean=loss == "kl"),
+        "statistics": STATISTICS,
     }
     return Evaluation(**{**fields, **changes})
 
@@ -94,6 +107,23 @@ def test_scalars_are_a_table_of_six_digits() -> None:
          mean        0.0416667         8   elements
          batchmean    0.166667         2   batch
          distmean     0.166667         2   distributions
+
+
+         statistic           kl   of
+         ────────────────────────────────────────
+         mean              0.75   2 distributions
+         standard_error     0.5
+         minimum           0.25
+         p0.1             0.251
+         p1                0.26
+         p5                 0.3
+         p10               0.35
+         p50               0.75
+         p90               1.15
+         p95                1.2
+         p99               1.24
+         p99.9            1.249
+         maximum           1.25
         """)
 
 

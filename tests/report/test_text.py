@@ -14,13 +14,25 @@ import pytest
 
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
-from kldiv_cli.reductions import exact_sum, reduce_sum
+from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
 from kldiv_cli.report.render import render
 from kldiv_cli.report.text import render_csv, render_json, render_jsonl, render_md, render_plain
-from kldiv_cli.spec import Spec
+from kldiv_cli.spec import QUANTILES, Spec
+from kldiv_cli.statistics import Statistics, percentile_name
 from kldiv_cli.target_split import Group, TargetSplit
 
 SPLIT = TargetSplit(one=Group(2, exact_sum(np.array([0.5, 1.0]))), zero=Group(6, exact_sum(np.zeros(6))))
+
+STATISTICS = Statistics(
+    of="distributions",
+    count=2,
+    mean=0.75,
+    standard_error=0.5,
+    minimum=0.25,
+    maximum=1.25,
+    percentiles={percentile_name(quantile): 0.25 + quantile for quantile in QUANTILES},
+    exact=True,
+)
 
 
 def evaluation(loss: str = "kl", total: float = 1.5, name: str = "q.npy", **changes: Any) -> Evaluation:
@@ -32,7 +44,8 @@ def evaluation(loss: str = "kl", total: float = 1.5, name: str = "q.npy", **chan
         "shape": shape,
         "axis": 1,
         "settings": Spec(),
-        "scalars": reduce_sum(total, shape, 1, batchmean=loss == "kl"),
+        "scalars": reduce_sum(total, divisors_of(shape, 1), batchmean=loss == "kl"),
+        "statistics": STATISTICS,
     }
     return Evaluation(**{**fields, **changes})
 
@@ -70,11 +83,30 @@ def test_plain_is_aligned_text_with_nothing_cut() -> None:
         mean       0.1875        8  elements
         batchmean    0.75        2  batch
         distmean     0.75        2  distributions
+
+        statistic          kl  of
+        mean             0.75  2 distributions
+        standard_error    0.5
+        minimum          0.25
+        p0.1            0.251
+        p1               0.26
+        p5                0.3
+        p10              0.35
+        p50              0.75
+        p90              1.15
+        p95               1.2
+        p99              1.24
+        p99.9           1.249
+        maximum          1.25
         """)
 
 
 def test_plain_shows_two_losses_side_by_side_and_the_split_by_target() -> None:
-    both = [evaluation(by_target=SPLIT), evaluation("bce", 2.0, by_target=SPLIT)]
+    of_elements = STATISTICS._replace(of="elements", count=8, mean=0.25, percentiles={"p50": 0.125})
+    both = [
+        evaluation(by_target=SPLIT, statistics=STATISTICS._replace(percentiles={"p50": 0.75})),
+        evaluation("bce", 2.0, by_target=SPLIT, statistics=of_elements),
+    ]
     assert render_plain(both, None, None, None) == text("""
         KL(p.h5::/probs ‖ q.npy) and BCE(q.npy, p.h5::/probs), in nats
         predictions  q.npy         (2, 4)  float32  log-probs
@@ -85,6 +117,13 @@ def test_plain_shows_two_losses_side_by_side_and_the_split_by_target() -> None:
         mean       0.1875  0.25        8  elements
         batchmean    0.75     –        2  batch
         distmean     0.75   1.0        2  distributions
+
+        statistic         kl    bce  of
+        mean            0.75   0.25  2 distributions, 8 elements
+        standard_error   0.5    0.5
+        minimum         0.25   0.25
+        p50             0.75  0.125
+        maximum         1.25   1.25
 
         target   count  kl mean  bce mean
         1            2     0.75      0.75
@@ -132,7 +171,7 @@ def test_plain_has_no_trailing_blanks_and_one_newline_at_its_end() -> None:
 
 
 def test_markdown_has_a_heading_a_list_and_tables() -> None:
-    assert render_md([evaluation(by_target=SPLIT)], None, None, 3) == text("""
+    assert render_md([evaluation(by_target=SPLIT)], None, None, 3) == text(r"""
         **KL(p.h5::/probs ‖ q.npy), in nats**
 
         - predictions: q.npy (2, 4) float32 log-probs
@@ -144,6 +183,22 @@ def test_markdown_has_a_heading_a_list_and_tables() -> None:
         | mean | 0.188 | 8 | elements |
         | batchmean | 0.75 | 2 | batch |
         | distmean | 0.75 | 2 | distributions |
+
+        | statistic | kl | of |
+        | --- | ---: | --- |
+        | mean | 0.75 | 2 distributions |
+        | standard\_error | 0.5 |  |
+        | minimum | 0.25 |  |
+        | p0.1 | 0.251 |  |
+        | p1 | 0.26 |  |
+        | p5 | 0.3 |  |
+        | p10 | 0.35 |  |
+        | p50 | 0.75 |  |
+        | p90 | 1.15 |  |
+        | p95 | 1.2 |  |
+        | p99 | 1.24 |  |
+        | p99.9 | 1.25 |  |
+        | maximum | 1.25 |  |
 
         | target | count | kl mean |
         | --- | ---: | ---: |
@@ -178,9 +233,15 @@ def test_csv_has_a_row_for_each_loss() -> None:
     header, kl, bce = render_csv([evaluation(), evaluation("bce", 2.0)], None, None, None).splitlines()
     assert header == (
         "loss,predictions,targets,shape,axis,elements,distributions,batch,sum,mean,batchmean,distmean,"
-        "direction,predictions.dtype,predictions.space,targets.dtype,targets.space"
+        "direction,predictions.dtype,predictions.space,targets.dtype,targets.space,"
+        "statistics.of,statistics.count,statistics.mean,statistics.standard_error,statistics.minimum,"
+        "statistics.p0.1,statistics.p1,statistics.p5,statistics.p10,statistics.p50,statistics.p90,"
+        "statistics.p95,statistics.p99,statistics.p99.9,statistics.maximum,statistics.exact"
     )
-    computed = "float32,log-probs,float64,probs"
+    computed = (
+        "float32,log-probs,float64,probs,"
+        "distributions,2,0.75,0.5,0.25,0.251,0.26,0.3,0.35,0.75,1.15,1.2,1.24,1.249,1.25,True"
+    )
     assert kl == (
         f"kl,q.npy,p.h5::/probs,2x4,1,8,2,2,1.5,0.1875,0.75,0.75,KL(targets ‖ predictions),{computed}"
     )

@@ -3,7 +3,8 @@
 Run with torch 2.13.0 installed: ``python tests/torch_cases/make.py``. It writes, beside itself,
 ``cases.json`` (the settings of each case in `kldiv_cli.evaluate`'s words, and the scalars) and
 ``arrays.npz`` (the inputs in their storage dtype, and under ``map/ID`` the loss of each element).
-PyTorch computes in float64 on the stored values.
+PyTorch computes in float64 on the stored values. Under "selected" stand a batch of padded sequences
+and what PyTorch makes of the positions that are chosen by indexing, or by its `ignore_index`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -415,6 +416,108 @@ def _axes(shape: Shape) -> range:
     return range(max(len(shape), 1))
 
 
+# Padded sequences
+
+
+PADDED = (3, 6, 5)
+LENGTHS = (6, 2, 3)
+
+
+def _selections(arrays: Arrays) -> Iterator[tuple[Case, str | None]]:
+    """Cases, and their masks; what stands where nothing counts is not to matter."""
+    mask = np.arange(PADDED[1]) < np.array(LENGTHS)[:, None]
+    elements = np.random.default_rng(1).random(PADDED) < 0.7
+    of_positions, of_elements = arrays.give("mask/3x6", mask), arrays.give("mask/3x6x5", elements)
+
+    def padded(kind: str, dtype: str, garbage: float, counts: Stored = mask[..., None]) -> str:
+        whole = arrays.stored[arrays.add(kind, PADDED, dtype)]
+        shape = "x".join(map(str, counts.shape))
+        return arrays.give(f"padded-{kind}/{dtype}/{shape}", np.where(counts, whole, garbage).astype(dtype))
+
+    for dtype in ("float32", "float64"):
+        for kind, garbage, settings in (
+            ("log-probs", np.nan, {}),
+            ("logits", 999.0, {"log_softmax": 2}),
+            ("unit", -100.0, {"predictions_are": "probs"}),
+        ):
+            case = Case(
+                id=f"kl-{kind}-{dtype}",
+                predictions=padded(kind, dtype, garbage),
+                targets=padded("soft", dtype, np.inf),
+                settings={"loss": "kl", **settings},
+            )
+            yield case, of_positions
+        yield (
+            Case(
+                id=f"kl-log_target-{dtype}",
+                predictions=padded("log-probs", dtype, np.nan, elements),
+                targets=padded("log-teacher", dtype, np.nan, elements),
+                settings={"loss": "kl", "log_target": True},
+            ),
+            of_elements,
+        )
+        yield (
+            Case(
+                id=f"bce-probs-{dtype}",
+                predictions=padded("unit", dtype, 999.0, elements),
+                targets=padded("fractions", dtype, -100.0, elements),
+                weight=padded("weight", dtype, np.nan, elements),
+                settings={"loss": "bce"},
+            ),
+            of_elements,
+        )
+        yield (
+            Case(
+                id=f"bce-logits-{dtype}",
+                predictions=padded("logits", dtype, np.nan),
+                targets=padded("binary", dtype, -100.0),
+                settings={"loss": "bce", "predictions_are": "logits"},
+            ),
+            of_positions,
+        )
+        labels = arrays.stored[arrays.add("labels", PADDED[:-1], "int64")]
+        yield (
+            Case(
+                id=f"labels-{dtype}",
+                predictions=padded("logits", dtype, np.nan),
+                targets=arrays.give("padded-labels/3x6", np.where(mask, labels, -100)),
+                settings={"loss": "kl", "log_softmax": 2, "targets_are": "labels", "ignore_value": -100},
+            ),
+            None,
+        )
+
+
+def _selected(case: Case, mask: str | None, arrays: Arrays) -> dict[str, Any]:
+    """The entry of a case of which only some counts."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - PyTorch's own abbreviation
+
+    if mask is None:
+        x = torch.from_numpy(arrays.stored[case.predictions].astype(np.float64)).flatten(0, 1)
+        y = torch.from_numpy(arrays.stored[case.targets]).flatten()
+        total, mean = (F.cross_entropy(x, y, ignore_index=-100, reduction=r) for r in ("sum", "mean"))
+        scalars = {"sum": total.item(), "distmean": mean.item()}
+    else:
+        chosen = Arrays()
+        for name in (case.predictions, case.targets, case.weight):
+            if name is not None:
+                chosen.give(name, arrays.stored[name][arrays.stored[mask]])
+        settings = {**case.settings, **({"log_softmax": -1} if "log_softmax" in case.settings else {})}
+        of_chosen = replace(case, settings=settings)
+        scalars = {name: _loss(of_chosen, chosen, reduction=name).item() for name in ("sum", "mean")}
+        if case.settings["loss"] == "kl" and arrays.stored[mask].ndim == 2:
+            scalars["distmean"] = _loss(of_chosen, chosen, reduction="batchmean").item()
+    return {
+        "id": case.id,
+        "predictions": case.predictions,
+        "targets": case.targets,
+        "weight": case.weight,
+        "mask": mask,
+        "settings": case.settings,
+        "scalars": scalars,
+    }
+
+
 # PyTorch's answers
 
 
@@ -527,11 +630,15 @@ def main() -> None:
         }
         for size_average, reduce in FLAGS[1:]
     ]
+    selected = [_selected(case, mask, arrays) for case, mask in list(_selections(arrays))]
     np.savez_compressed(HERE / "arrays.npz", **arrays.stored, **maps)
     header = f'{{"torch": "{torch.__version__}",\n"legacy": {json.dumps(flags)},\n"cases": [\n'
-    lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
-    (HERE / "cases.json").write_text(f"{header}{lines}\n]}}\n", encoding="utf-8")
-    print(f"{len(cases)} cases, {len(arrays.stored)} inputs")
+    lines, of_selections = (
+        ",\n".join(json.dumps(entry, allow_nan=False) for entry in some) for some in (entries, selected)
+    )
+    text = f'{header}{lines}\n],\n"selected": [\n{of_selections}\n]}}\n'
+    (HERE / "cases.json").write_text(text, encoding="utf-8")
+    print(f"{len(cases)} cases, {len(selected)} selections, {len(arrays.stored)} inputs")
 
 
 if __name__ == "__main__":

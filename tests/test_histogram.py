@@ -1,0 +1,100 @@
+"""Bins of constant relative width, and what they merge to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kldiv_cli.histogram import Bins, Histogram, histogram_of
+
+repeatable = settings(derandomize=True, deadline=None, max_examples=100)
+
+Array = npt.NDArray[np.float64]
+
+SMALLEST_NORMAL = 2.0**-1022
+NORMAL = st.builds(
+    lambda sign, fraction, exponent: sign * math.ldexp(fraction, exponent),
+    st.sampled_from([-1, 1]),
+    st.floats(1.0, 2.0, exclude_max=True),
+    st.integers(-1022, 1023),
+)
+"""Every exponent is as likely as any other."""
+
+
+def all_ranks(histogram: Histogram, count: int) -> Array:
+    return histogram.ranked(np.arange(count))
+
+
+@repeatable
+@given(st.lists(st.one_of(NORMAL, st.just(0.0)), min_size=1, max_size=40))
+def test_every_rank_is_within_half_a_bin_of_the_sorted_value(values: list[float]) -> None:
+    array = np.array(values)
+    obtained, expected = all_ranks(histogram_of(array), array.size), np.sort(array)
+    assert (np.abs(obtained - expected) <= 2.0**-11 * np.abs(expected)).all()
+    assert (np.sign(obtained) == np.sign(expected)).all()
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_numbers_too_small_for_all_their_digits_are_off_by_no_more_than_the_smallest_bin(sign: float) -> None:
+    values = sign * np.array([5e-324, 1e-320, 3e-310, SMALLEST_NORMAL / 3, SMALLEST_NORMAL])
+    obtained = all_ranks(histogram_of(values), values.size)
+    assert (np.abs(obtained - np.sort(values)) <= 2.0**-1033).all()
+
+
+def test_zeros_of_both_signs_are_counted_apart_and_exactly() -> None:
+    histogram = histogram_of(np.array([0.0, -0.0, 1.0, -1.0, 0.0]))
+    assert histogram.zeros == 3
+    assert all_ranks(histogram, 5)[1:4].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_numbers_of_one_bin_are_not_told_apart_and_those_of_two_are() -> None:
+    same = histogram_of(np.array([1.0, 1.0 + 2.0**-11]))
+    assert same.above.counts.tolist() == [2]
+    apart = histogram_of(np.array([1.0, 1.0 + 2.0**-10]))
+    assert apart.above.counts.tolist() == [1, 1]
+
+
+@repeatable
+@given(st.lists(NORMAL, max_size=30), st.lists(st.integers(0, 2), min_size=30, max_size=30))
+def test_parts_merge_in_any_order_to_the_histogram_of_the_whole(
+    values: list[float], split: list[int]
+) -> None:
+    array, part = np.array(values), np.array(split[: len(values)], int)
+    a, b, c = (histogram_of(array[part == k]) for k in range(3))
+    whole = histogram_of(array)
+    assert a.merge(b).merge(c) == whole
+    assert c.merge(a.merge(b)) == whole
+    assert b.merge(c.merge(a)) == whole
+
+
+def test_an_empty_histogram_merges_without_effect() -> None:
+    some = histogram_of(np.array([1.5, -2.0, 0.0]))
+    assert Histogram().merge(some) == some == some.merge(Histogram())
+    assert histogram_of(np.empty(0)) == Histogram()
+
+
+def test_bins_are_equal_only_with_the_same_counts_in_the_same_place() -> None:
+    counts = np.array([1, 2])
+    assert Bins(3, counts) == Bins(3, counts.copy())
+    assert not Bins(3, counts) == Bins(4, counts)  # noqa: SIM201 - the operator itself
+    assert not Bins(3, counts) == Bins(3, counts[::-1])  # noqa: SIM201
+    assert not Bins(3, counts) == (3, counts)  # noqa: SIM201
+
+
+def test_values_far_apart_merge_with_nothing_between() -> None:
+    far = histogram_of(np.array([2.0**-300])).merge(histogram_of(np.array([2.0**300])))
+    assert far.above.counts.sum() == 2
+    assert np.log2(all_ranks(far, 2)).round().tolist() == [-300.0, 300.0]
+
+
+def test_a_strided_array_is_left_as_it_was() -> None:
+    wide = np.array([[1.0, -9.0], [-2.0, -9.0], [0.0, -9.0]])
+    column = wide[:, 0]
+    column.flags.writeable = False
+    assert histogram_of(column) == histogram_of(np.array([1.0, -2.0, 0.0]))
+    assert column.tolist() == [1.0, -2.0, 0.0]
