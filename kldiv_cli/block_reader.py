@@ -10,13 +10,11 @@ import numpy.typing as npt
 from kldiv_cli.blocks import Block
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.job import Job
-from kldiv_cli.observations import Tally
 from kldiv_cli.pieces import Rows
-from kldiv_cli.places import Places
 from kldiv_cli.selection import Selection, select
 from kldiv_cli.sources.base import AnyArray, Source
 
-__all__ = ["BlockReader", "differ", "labels_outside"]
+__all__ = ["BlockReader", "differ"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -75,15 +73,11 @@ class BlockReader:
         if source is None:
             return select(self.spec, rows.targets, None, "")
         axis = self.job.axis
-        if block and source.shape[axis] == 1:
+        of_rows = not block or source.shape[axis] == 1
+        if block and of_rows:
             block = (*block[:axis], slice(0, 1), *block[axis + 1 :])
-        return select(self.spec, rows.targets, self._rows("mask", source, block), source.address)
-
-
-def labels_outside(labels: AnyArray, classes: int, places: Places) -> Tally:
-    """Labels that are no class."""
-    outside = (labels < 0) | (labels >= classes)
-    return places.first_distribution(np.flatnonzero(outside), labels)
+        mask = self._rows("mask", source, block)
+        return select(self.spec, rows.targets, mask[:, 0] if of_rows else mask, source.address)
 
 
 def differ(rows: Rows) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kldiv_cli.block_reader import BlockReader, differ, labels_outside
+from kldiv_cli.block_reader import BlockReader, differ
 from kldiv_cli.blocks import Block
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.comparison_partial import ComparisonPartial, partial_of
 from kldiv_cli.comparison_rows import RowComparer
 from kldiv_cli.comparison_spec import ComparisonSpec
-from kldiv_cli.distributions import judge_masses, write_distributions
+from kldiv_cli.distributions import judge_masses, labels_outside, write_distributions
 from kldiv_cli.job import Job
 from kldiv_cli.observations import Tally
 from kldiv_cli.places import Places

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.blocks import Block, block_shape
+from kldiv_cli.buffers import Buffer
 from kldiv_cli.job import Job, MapWriter
 from kldiv_cli.likeness import tolerance
 from kldiv_cli.masses import CONSTANT
@@ -17,6 +18,7 @@ from kldiv_cli.observations import Observations, Tally
 from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.places import Places
 from kldiv_cli.reductions import exact_sum
+from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Loss
 from kldiv_cli.statistics import Kept, groups_of, sketch_of, worst_of
 
@@ -43,6 +45,7 @@ def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, .
     whole = None if result.counts is None else result.counts == job.length
     looked_at = Places(job.shape, job.axis, block, chosen=result.rows)
     judged = judge_masses(job, result.masses, looked_at, whole)
+    judged = judged._replace(labels_outside=_labels_outside(job, block, chosen))
     finished = []
     for loss, partial, sums in zip(job.spec.losses, result.partials, result.segment_sums, strict=True):
         partial = partial._replace(elements=elements, distributions=count, differ=result.differ)
@@ -75,6 +78,21 @@ def with_statistics(
         if spec.blocks_of is not None:
             part = part._replace(groups=groups_of(values, lie(np.arange(values.size)), spec.blocks_of))
     return part
+
+
+def _labels_outside(job: Job, block: Block, chosen: Indices | None) -> Tally:
+    """Labels that are no class, of the rows of which anything counts."""
+    if job.spec.targets_are != "labels":
+        return Tally()
+    labels = job.inputs.targets.read(block[: job.axis] + block[job.axis + 1 :], Buffer()).ravel()
+    places = Places(job.shape, job.axis, block, chosen=chosen)
+    return labels_outside(labels if chosen is None else labels[chosen], job.length, places)
+
+
+def labels_outside(labels: AnyArray, classes: int, places: Places) -> Tally:
+    """Labels that are no class."""
+    outside = (labels < 0) | (labels >= classes)
+    return places.first_distribution(np.flatnonzero(outside), labels)
 
 
 def write_distributions(

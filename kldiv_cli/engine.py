@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli.block_reader import BlockReader, differ, labels_outside
+from kldiv_cli.block_reader import BlockReader, differ
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.distributions import finish, scattered, with_statistics
@@ -69,7 +69,6 @@ class BlockWorker:
         with np.errstate(all="ignore"):
             rows = self._blocks.read(block)
             gathered = [self._gather(loss, rows) for loss in self.spec.losses]
-            self._check_labels(block, rows, gathered)
             masses = self._masses(rows)
             for piece in self._reader.pieces(rows, norms):
                 _fill_masses(masses, piece)
@@ -99,17 +98,6 @@ class BlockWorker:
             )
 
     # Losses
-
-    def _check_labels(self, block: Block, rows: Rows, gathered: list[_Gathered]) -> None:
-        """Note labels that are no class; they are seen once, with the first window of their row."""
-        if self.spec.targets_are != "labels" or rows.start > 0:
-            return
-        chosen = rows.selection.rows
-        labels = rows.targets if chosen is None else rows.targets[chosen]
-        places = Places(self.job.shape, self.job.axis, block, chosen=chosen)
-        outside = labels_outside(labels, self.job.length, places)
-        for result in gathered:
-            result.add(LossPartial(observations=Observations(labels_outside=outside)))
 
     def _gather(self, loss: Loss, rows: Rows) -> _Gathered:
         count, length = rows.shape
@@ -203,7 +191,9 @@ def _mark_batches(job: Job, block: Block, rows: Rows) -> None:
         batches[places.outer(looked)[0]] = True
     else:
         along = batches[block[0]] if block else batches
-        along |= rows.shape[0] > 0 if counted is None else counted.any(axis=0)
+        # Only True is ever written, for other threads write to the same entries.
+        seen = np.full(along.shape, rows.shape[0] > 0) if counted is None else counted.any(axis=0)
+        along[seen] = True
 
 
 def _whole_map(values: Array, selection: Selection, block: Block, axis: int) -> tuple[Array, Mask | None]:

@@ -23,7 +23,7 @@ from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
 from kldiv_cli.spec import Loss, Spec
-from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, Unit, check_groups
+from kldiv_cli.statistics import LIMIT, Groups, Kept, Sketch, Statistics, Unit, check_groups
 from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
 
@@ -167,7 +167,8 @@ def _statistics(job: Job, loss: Loss, result: LossPartial) -> Statistics:
         blocks = None if spec.blocks_of is None else kept.block_error(spec.blocks_of)
         statistics = kept.statistics(unit, result.total, spec.quantiles)
     else:
-        blocks = None if result.groups is None else result.groups.block_error()
+        groups = result.groups or (spec.blocks_of and Groups(spec.blocks_of))
+        blocks = groups.block_error() if groups else None
         statistics = (result.sketch or Sketch()).statistics(unit, spec.quantiles)
     return statistics._replace(blocks=blocks)
 

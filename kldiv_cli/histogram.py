@@ -52,12 +52,13 @@ class Bins(NamedTuple):
             and np.array_equal(self.counts, other.counts)
         )
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     @property
     def middles(self) -> Array:
         keys = np.arange(self.first, self.first + self.counts.size)
-        edges = np.append(keys, keys[-1:] + 1) << _SHIFT
-        lower, upper = edges[:-1].view(np.float64), edges[1:].view(np.float64)
-        middles: Array = lower + (upper - lower) / 2
+        middles: Array = ((keys << _SHIFT) + (1 << _SHIFT - 1)).view(np.float64)
         return middles
 
 

@@ -128,9 +128,11 @@ class Piece:
         if counted.all():
             return
         self.counted = counted
-        for values in (self.y, self.log_targets, self.log_p, self.p, self.logits):
+        for values in (self.y, self.log_targets, self.p, self.logits):
             if values is not None:
                 values[~counted] = 0.0
+        if self.log_p is not None:
+            self.log_p[~counted] = -1.0  # of a probability whose logarithms BCE does not clamp
 
 
 def _tiles(rows: range, length: int) -> Iterator[tuple[slice, list[slice]]]:

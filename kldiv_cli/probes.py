@@ -90,7 +90,7 @@ def _mask(job: Job, block: Block) -> npt.NDArray[Any] | None:
     if source is None:
         return None
     if source.shape[axis] == 1:
-        block = (*block[:axis], slice(0, 1), *block[axis + 1 :])
+        return _rows(source, (*block[:axis], slice(0, 1), *block[axis + 1 :]), axis)[:, 0]
     return _rows(source, block, axis)
 
 

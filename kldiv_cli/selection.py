@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,8 +37,8 @@ def select(spec: Spec, targets: AnyArray, mask: AnyArray | None, where: str) -> 
     ----------
     targets : array, shape ``(rows, length)``, of labels ``(rows,)``
         As stored.
-    mask : array, shape ``(rows, length)`` or ``(rows, 1)``, optional
-        1 where something counts, else 0.
+    mask : array, shape ``(rows, length)`` or ``(rows,)``, optional
+        1 where an element, or a whole row, counts, else 0.
     where : str
         The address of the mask, for what is wrong with it.
 
@@ -50,9 +51,9 @@ def select(spec: Spec, targets: AnyArray, mask: AnyArray | None, where: str) -> 
     element_masks: list[Mask] = []
     if mask is not None:
         chosen = _as_bool(mask, where)
-        (row_masks if mask.shape[1] == 1 else element_masks).append(chosen)
+        (row_masks if mask.ndim == 1 else element_masks).append(chosen)
     if spec.ignore_value is not None:
-        heeded = targets != spec.ignore_value
+        heeded = ~np.isnan(targets) if math.isnan(spec.ignore_value) else targets != spec.ignore_value
         (row_masks if targets.ndim == 1 else element_masks).append(heeded)
     rows = _rows(row_masks)
     elements = _elements(element_masks)
@@ -74,8 +75,7 @@ def _as_bool(mask: AnyArray, where: str) -> Mask:
 def _rows(masks: list[Mask]) -> Indices | None:
     together = None
     for mask in masks:
-        flat = mask.reshape(-1)
-        together = flat if together is None else together & flat
+        together = mask if together is None else together & mask
     return None if together is None or together.all() else np.flatnonzero(together)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
@@ -160,21 +160,25 @@ def _choice(option: str, value: str, choices: tuple[Name, ...]) -> Name:
 
 
 def _number(option: str, value: float | None) -> float | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise UsageError(f"{option} {value!r}: expected a number")
-    return None if value is None else float(value)
+    return float(value)
 
 
 def _count(option: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise UsageError(f"{option} {value!r}: expected a whole number, {least} or more")
-    return value
+    return int(value)
 
 
 def _quantiles(given: Sequence[float]) -> tuple[float, ...]:
     """Those that are always told and the given ones, in order."""
+    if not isinstance(given, Iterable):
+        raise UsageError(f"quantiles {given!r}: expected several numbers, such as [0.25, 0.75]")
     for quantile in given:
-        if not 0 <= quantile <= 1:
+        if not (hasattr(quantile, "__float__") and 0 <= quantile <= 1):
             raise UsageError(f"quantiles {quantile!r}: expected numbers between 0 and 1, such as 0.999")
     return tuple(sorted({*QUANTILES, *map(float, given)}))
 

@@ -45,7 +45,11 @@ Unit = Literal["distributions", "elements"]
 LIMIT: Final = 8 << 20
 """As many values are kept; they take 64 MiB."""
 _MOST_GROUPS: Final = 1 << 20
-_CHUNK: Final = 1 << 16
+_CHUNK: Final = 1 << 14
+_HIGH: Final = np.int64(-1 << 27)
+"""Keeps the sign, the exponent and the leading 26 bits of a float64."""
+_HALF: Final = np.int64(1 << 26)
+"""What rounds to those."""
 
 
 class BlockError(NamedTuple):
@@ -77,7 +81,7 @@ class Statistics(NamedTuple):
 
 def percentile_name(quantile: float) -> str:
     """``p99.9`` for 0.999."""
-    return f"p{quantile * 100:.12g}"
+    return f"p{quantile * 100:.12f}".rstrip("0").rstrip(".")
 
 
 # All values
@@ -105,7 +109,8 @@ class Kept:
         else:
             values = np.where(self.counted.reshape(-1), values, 0.0)
             counts = np.add.reduceat(self.counted.reshape(-1), starts, dtype=np.int64)
-        sums = np.add.reduceat(values, starts) if values.size else values
+        with np.errstate(invalid="ignore"):
+            sums = np.add.reduceat(values, starts) if values.size else values
         return block_error(size, counts[counts > 0], sums[counts > 0])
 
     def statistics(self, of: Unit, total: ExactSum, quantiles: tuple[float, ...]) -> Statistics:
@@ -120,8 +125,8 @@ class Kept:
             count=values.size,
             mean=mean,
             standard_error=_standard_error(_squared_deviations(values, mean), values.size),
-            minimum=low,
-            maximum=high,
+            minimum=low + 0.0,
+            maximum=high + 0.0,
             percentiles=_percentiles(quantiles, values.size, math.isnan(low), lambda r: _select(values, r)),
             exact=True,
         )
@@ -133,12 +138,41 @@ def _select(values: Array, ranks: Indices) -> Array:
 
 
 def _squared_deviations(values: Array, mean: float) -> float:
-    total = ExactSum()
+    """Of the exact mean, of which `mean` is the nearest float."""
+    total, squares = ExactSum(), ExactSum()
     with np.errstate(all="ignore"):
         for start in range(0, values.size, _CHUNK):
             deviations = values[start : start + _CHUNK] - mean
-            total = total.merge(exact_sum(deviations * deviations))
-    return total.value
+            total, squares = total.merge(exact_sum(deviations)), squares.merge(_sum_of_squares(deviations))
+    return _about_mean(squares, total, values.size)
+
+
+def _sum_of_squares(values: Array) -> ExactSum:
+    """Without rounding: of two halves of 26 bits every product is exact, short of underflow and overflow.
+
+    References
+    ----------
+    T. J. Dekker, "A Floating-Point Technique for Extending the Available Precision", 1971.
+    """
+    total = ExactSum()
+    with np.errstate(all="ignore"):
+        for start in range(0, values.size, _CHUNK):
+            part = values[start : start + _CHUNK]
+            high = ((part.view(np.int64) + _HALF) & _HIGH).view(np.float64)
+            low = part - high
+            if not np.isfinite(low).all():
+                total = total.merge(exact_sum(part * part))
+                continue
+            for products in (high * high, high * (low + low), low * low):
+                total = total.merge(exact_sum(products))
+    return total
+
+
+def _about_mean(squares: ExactSum, total: ExactSum, count: int) -> float:
+    """The sum of squared deviations from the mean, from those about any other number."""
+    if not (count and math.isfinite(total.value) and math.isfinite(squares.value)):
+        return math.nan
+    return max(float(squares.fraction - total.fraction**2 / count), 0.0)
 
 
 # Too many values
@@ -179,10 +213,7 @@ class Sketch(NamedTuple):
         )
 
     def _squared_deviations(self) -> float:
-        if not (self.count and math.isfinite(self.total.value) and math.isfinite(self.squares.value)):
-            return math.nan
-        deviations = self.squares.fraction - self.total.fraction**2 / self.count
-        return max(float(deviations), 0.0)
+        return _about_mean(self.squares, self.total, self.count)
 
     def _ranked(self, ranks: Indices) -> Array:
         below = ranks < self.total.negative_infinities
@@ -191,6 +222,8 @@ class Sketch(NamedTuple):
         inside = ~(below | above)
         middles = self.histogram.ranked(ranks[inside] - self.total.negative_infinities)
         found[inside] = np.clip(middles, self.minimum, self.maximum)
+        found[ranks == 0] = self.minimum
+        found[ranks == self.count - 1] = self.maximum
         return found
 
 
@@ -208,9 +241,11 @@ def sketch_of(values: Array, *, histogram: bool = True, total: ExactSum | None =
     low, high = (float(values.min()), float(values.max())) if values.size else (math.inf, -math.inf)
     if math.isinf(low) or math.isinf(high):
         values = values[np.isfinite(values)]
-    with np.errstate(all="ignore"):
-        squares = exact_sum(np.square(values))
-    return Sketch(total, squares, count, low, high, histogram_of(values) if histogram else Histogram())
+    squares = _sum_of_squares(values)
+    # Adding 0 makes 0 of -0, so that no order decides between them.
+    return Sketch(
+        total, squares, count, low + 0.0, high + 0.0, histogram_of(values) if histogram else Histogram()
+    )
 
 
 # The worst
@@ -326,7 +361,7 @@ def _percentiles(
     ranks = np.array(sorted({rank for p in positions for rank in (math.floor(p), math.ceil(p))}), np.intp)
     value = dict(zip(ranks.tolist(), ranked(ranks).tolist(), strict=True))
     return {
-        name: _interpolate(value[math.floor(p)], value[math.ceil(p)], p - math.floor(p))
+        name: _interpolate(value[math.floor(p)], value[math.ceil(p)], p - math.floor(p)) + 0.0
         for name, p in zip(names, positions, strict=True)
     }
 

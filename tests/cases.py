@@ -208,11 +208,9 @@ MASK_DTYPES = st.sampled_from(["?", "u1", "<i8", ">i2", "<f4", "<f8"])
 
 
 @st.composite
-def masks(draw: st.DrawFn, shape: tuple[int, ...], axis: int, partial: bool = False) -> AnyArray | None:
-    """What whole distributions count, or, if `partial`, what elements of them, in any shape; maybe none."""
-    form = draw(
-        st.sampled_from(["none", "without axis", "stretched", *(["full", "full"] if partial else [])])
-    )
+def masks(draw: st.DrawFn, shape: tuple[int, ...], axis: int) -> AnyArray | None:
+    """What distributions count, or what elements of them, in any shape; maybe none."""
+    form = draw(st.sampled_from(["none", "without axis", "stretched", "full", "full"]))
     if form == "none":
         return None
     lengths = list(shape)

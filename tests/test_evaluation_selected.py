@@ -20,7 +20,6 @@ from cases import (
     counted,
     cuts,
     evaluated,
-    masks,
     repeatable,
     run,
     shapes,
@@ -34,20 +33,15 @@ from hypothesis import strategies as st
 from kldiv_cli.errors import DomainError, KldivError
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.spec import QUANTILES
-from kldiv_cli.statistics import Statistics, percentile_name
-
-BCE_OF_LOGARITHMS = [
-    kind for kind in KINDS if "bce" in kind.losses and (kind.softmax or kind.predictions == "log-probs")
-]
+from kldiv_cli.statistics import percentile_name
 
 
 @st.composite
 def partly_masked(draw: st.DrawFn, kinds: list[Kind] = KINDS, special: bool = True) -> Case:
     """Cases that are masked in any way, of some distributions a part only."""
     case = draw(cases(kinds, special=special, selected=True))
-    mask = draw(masks(case.predictions.shape, case.axis % case.predictions.ndim, partial=True))
-    assume(mask is not None or case.options.get("ignore_value") is not None)
-    return case._replace(mask=mask, options=case.options | {"mask": mask is not None})
+    assume(case.mask is not None or case.options.get("ignore_value") is not None)
+    return case
 
 
 def everything(case: Case) -> Case:
@@ -206,16 +200,6 @@ def test_findings_are_those_of_what_counts(case: Case) -> None:
 # Against the selection
 
 
-def without_signs_of_zero(statistics: Statistics) -> Any:
-    """Which of 0 and -0 is the least depends on the order of the values."""
-    percentiles = {name: value + 0.0 for name, value in statistics.percentiles.items()}
-    return spelled(
-        statistics._replace(
-            minimum=statistics.minimum + 0.0, maximum=statistics.maximum + 0.0, percentiles=percentiles
-        )
-    )
-
-
 ROW_FORMS = st.sampled_from(["without axis", "stretched", "full"])
 
 
@@ -251,10 +235,8 @@ def test_masked_distributions_give_what_is_computed_without_them(
             theirs.scalars.elements,
             theirs.scalars.distributions,
         )
-        assert without_signs_of_zero(ours.statistics) == without_signs_of_zero(theirs.statistics)
+        assert spelled(ours.statistics) == spelled(theirs.statistics)
         assert spelled(ours.by_target) == spelled(theirs.by_target)
-        if form == "full" and ours.loss == "bce" and case.kind in BCE_OF_LOGARITHMS:
-            continue
         assert [(f.id, f.severity, f.count) for f in ours.findings] == [
             (f.id, f.severity, f.count) for f in theirs.findings
         ]
@@ -310,7 +292,7 @@ def test_what_stands_where_nothing_counts_changes_nothing(
     for name, array in case.inputs().items():
         free = ~(masked_in if name == "targets" else chosen)
         if name == "mask" or array.shape != chosen.shape:
-            if name == "targets" and case.mask.ndim < chosen.ndim:  # type: ignore[union-attr]
+            if name == "targets":
                 replaced[name] = np.where(free.all(axis=axis), np.array(99, array.dtype), array)
             continue
         if normalised.get(name):
@@ -331,7 +313,7 @@ def test_what_stands_where_nothing_counts_changes_nothing(
         )
         for kind in SINGLE
         for full in (False, True)
-        if kind.targets != "labels" and not (full and kind in BCE_OF_LOGARITHMS)
+        if kind.targets != "labels"
     ],
 )
 def test_nothing_is_found_in_what_does_not_count(kind: Kind, full: bool, garbage: float) -> None:
@@ -483,8 +465,8 @@ def test_partly_masked_distributions_larger_than_a_block_give_the_same_bits(
     case: Case, data: st.DataObject
 ) -> None:
     length = case.predictions.shape[case.axis]
-    segment = data.draw(st.integers(2, 9))
-    assume(length > segment and length % segment != 1)
+    segment = data.draw(st.integers(1, 9))
+    assume(length > segment)
     cut = Cut(segment, data.draw(st.integers(1, 60)), segment, segment)
     expected = run(case.options, case.inputs(), cut=whole(cut), workers=1)
     obtained = run(case.options, case.inputs(), cut=cut, workers=data.draw(st.integers(1, 3)))

@@ -61,9 +61,7 @@ def assert_sketches(sketched: Evaluation, kept: Evaluation) -> None:
     np.testing.assert_array_equal([ours.minimum, ours.maximum], [theirs.minimum, theirs.maximum])
     scale = max(abs(theirs.minimum), abs(theirs.maximum))
     if math.isfinite(scale):
-        assert ours.standard_error == pytest.approx(
-            theirs.standard_error, rel=1e-6, abs=1e-7 * scale, nan_ok=True
-        )
+        assert ours.standard_error == pytest.approx(theirs.standard_error, rel=1e-14, nan_ok=True)
     assert ours.percentiles.keys() == theirs.percentiles.keys()
     for name, value in theirs.percentiles.items():
         reach = 2.0**-11 * scale if math.isfinite(scale) else 0.0

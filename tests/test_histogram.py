@@ -46,6 +46,12 @@ def test_numbers_too_small_for_all_their_digits_are_off_by_no_more_than_the_smal
     assert (np.abs(obtained - np.sort(values)) <= 2.0**-1033).all()
 
 
+def test_the_largest_number_has_a_bin_without_overflow() -> None:
+    largest = float(np.finfo(np.float64).max)
+    (obtained,) = all_ranks(histogram_of(np.array([largest])), 1)
+    assert abs(obtained / largest - 1) <= 2.0**-11
+
+
 def test_zeros_of_both_signs_are_counted_apart_and_exactly() -> None:
     histogram = histogram_of(np.array([0.0, -0.0, 1.0, -1.0, 0.0]))
     assert histogram.zeros == 3
@@ -81,9 +87,10 @@ def test_an_empty_histogram_merges_without_effect() -> None:
 def test_bins_are_equal_only_with_the_same_counts_in_the_same_place() -> None:
     counts = np.array([1, 2])
     assert Bins(3, counts) == Bins(3, counts.copy())
-    assert not Bins(3, counts) == Bins(4, counts)  # noqa: SIM201 - the operator itself
-    assert not Bins(3, counts) == Bins(3, counts[::-1])  # noqa: SIM201
-    assert not Bins(3, counts) == (3, counts)  # noqa: SIM201
+    assert not Bins(3, counts) != Bins(3, counts.copy())  # noqa: SIM202 - the operator itself
+    assert Bins(3, counts) != Bins(4, counts)
+    assert Bins(3, counts) != Bins(3, counts[::-1])
+    assert Bins(3, counts) != (3, counts)
 
 
 def test_values_far_apart_merge_with_nothing_between() -> None:

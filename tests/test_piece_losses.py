@@ -32,6 +32,7 @@ def piece_of(
         np.asarray(targets, float),
         factors.get("weight"),
         factors.get("pos_weight"),
+        3,
         Selection(None, COUNTED if counted else None),
     )
     with np.errstate(all="ignore"):
@@ -56,6 +57,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("kl", {"targets_are": "log-probs"}),
     ("kl", {"predictions_are": "probs"}),
     ("bce", {}),
+    ("bce", {"predictions_are": "log-probs"}),
     ("bce", {"predictions_are": "logits"}),
     ("bce", {"predictions_are": "logits", "targets_are": "logits"}),
 ]

@@ -18,7 +18,7 @@ def test_pieces_cover_every_element_once_and_end_on_segments(rows: int, length: 
     values = np.arange(rows * length, dtype=np.float32).reshape(rows, length)
     seen = np.zeros((rows, length), np.uint8)
     reader = PieceReader(resolve_spec(), Workspace())
-    for piece in reader.pieces(Rows(0, values, values, None, None), Norms()):
+    for piece in reader.pieces(Rows(0, values, values, None, None, values.shape[1]), Norms()):
         assert piece.columns.start % SEGMENT == 0
         assert piece.columns.stop % SEGMENT == 0 or piece.columns.stop == length
         assert piece.y.size <= PIECE
@@ -37,7 +37,7 @@ def test_logits_become_log_probabilities_however_long_the_distribution() -> None
     logits = rng.standard_normal((2, 2 * SEGMENT + 9))
     reader = PieceReader(resolve_spec(log_softmax=-1), Workspace())
     total = np.zeros(2)
-    for piece in reader.pieces(Rows(0, logits, logits, None, None), Norms()):
+    for piece in reader.pieces(Rows(0, logits, logits, None, None, logits.shape[1]), Norms()):
         assert piece.log_p is not None
         total[piece.rows] += np.exp(piece.log_p).sum(axis=-1)
     np.testing.assert_allclose(total, 1.0, rtol=1e-12)

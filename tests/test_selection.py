@@ -36,8 +36,8 @@ def test_without_mask_and_ignored_value_everything_counts() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "i8", "f2", "f8", ">f4"])
-def test_a_mask_of_one_column_chooses_rows(dtype: str) -> None:
-    chosen = masked(np.array([[1], [0], [1], [0]]).astype(dtype))
+def test_a_mask_of_one_dimension_chooses_rows(dtype: str) -> None:
+    chosen = masked(np.array([1, 0, 1, 0]).astype(dtype))
     assert (rows_of(chosen), elements_of(chosen)) == ([0, 2], None)
 
 
@@ -48,13 +48,23 @@ def test_a_mask_of_all_columns_chooses_elements_of_all_rows(dtype: str) -> None:
     assert (rows_of(chosen), elements_of(chosen)) == (None, (mask == 1).tolist())
 
 
-@pytest.mark.parametrize("mask", [np.ones((4, 1)), np.ones((4, 3), bool)])
+def test_a_mask_of_one_column_chooses_the_elements_of_a_window_of_length_1() -> None:
+    chosen = masked(np.array([[1], [0], [1], [0]]), TARGETS[:, :1])
+    assert (rows_of(chosen), elements_of(chosen)) == (None, [[True], [False], [True], [False]])
+
+
+def test_nan_may_be_ignored() -> None:
+    chosen = select(Spec(ignore_value=math.nan), np.array([[0.5, math.nan]]), None, "")
+    assert elements_of(chosen) == [[True, False]]
+
+
+@pytest.mark.parametrize("mask", [np.ones(4), np.ones((4, 3), bool)])
 def test_a_mask_of_ones_is_none(mask: AnyArray) -> None:
     assert masked(mask) == EVERYTHING
 
 
 def test_a_mask_of_zeros_chooses_nothing() -> None:
-    assert rows_of(masked(np.zeros((4, 1)))) == []
+    assert rows_of(masked(np.zeros(4))) == []
     assert elements_of(masked(np.zeros((4, 3)))) == [[False] * 3] * 4
 
 
@@ -86,7 +96,7 @@ def test_an_ignored_value_that_is_nowhere_changes_nothing() -> None:
 
 def test_mask_and_ignored_labels_choose_what_both_leave() -> None:
     spec = Spec(mask=True, ignore_value=-100.0, targets_are="labels")
-    of_rows = select(spec, LABELS, np.array([[1], [1], [0], [1]]), "m.npy")
+    of_rows = select(spec, LABELS, np.array([1, 1, 0, 1]), "m.npy")
     assert (rows_of(of_rows), elements_of(of_rows)) == ([0, 3], None)
     mask = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [1, 1, 1]])
     of_elements = select(spec, LABELS, mask, "m.npy")
@@ -95,7 +105,7 @@ def test_mask_and_ignored_labels_choose_what_both_leave() -> None:
 
 
 def test_mask_and_ignored_targets_choose_what_both_leave() -> None:
-    of_rows = masked([[0], [1], [1], [1]], ignore=-100.0)
+    of_rows = masked([0, 1, 1, 1], ignore=-100.0)
     assert rows_of(of_rows) == [1, 2, 3]
     assert elements_of(of_rows) == (TARGETS != -100)[1:].tolist()
     mask = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [1, 1, 1]])
@@ -105,17 +115,19 @@ def test_mask_and_ignored_targets_choose_what_both_leave() -> None:
 
 
 @pytest.mark.parametrize("odd", [2.0, -1.0, 0.5, math.nan, math.inf, 255.0])
-@pytest.mark.parametrize("columns", [1, 3])
-def test_a_mask_of_other_values_than_0_and_1_is_refused_with_the_value(odd: float, columns: int) -> None:
-    mask = np.ones((4, columns))
-    mask[2, columns - 1] = odd
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 3)])
+def test_a_mask_of_other_values_than_0_and_1_is_refused_with_the_value(
+    odd: float, shape: tuple[int, ...]
+) -> None:
+    mask = np.ones(shape)
+    mask[2] = odd
     with pytest.raises(DomainError, match=r"mask m\.npy: holds ") as refusal:
         masked(mask)
     assert f"holds {odd}, expected 1 (or true) where something counts, else 0" in str(refusal.value)
 
 
 def test_what_is_given_is_left_as_it_was() -> None:
-    mask, targets = np.array([[1], [0], [1], [1]]), TARGETS.copy()
+    mask, targets = np.array([1, 0, 1, 1]), TARGETS.copy()
     for array in (mask, targets):
         array.flags.writeable = False
     masked(mask, targets, -100.0)

@@ -154,9 +154,30 @@ def test_the_standard_error_is_that_of_scipy_and_of_exact_arithmetic(
     assert ulps(found, exact_standard_error(values.tolist())) <= 2
 
 
-def test_the_standard_error_does_not_suffer_from_a_large_mean() -> None:
-    values = 1e8 + np.random.default_rng(0).random(1000)
-    assert ulps(described(values).standard_error, exact_standard_error(values.tolist())) <= 2
+@pytest.mark.parametrize("describe", [described, sketched])
+@pytest.mark.parametrize("spread", [1e-7, 1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("mean", [1e8, -1e8, math.log(32_000), 0.1])
+def test_the_standard_error_does_not_suffer_from_a_large_mean(
+    describe: Any, mean: float, spread: float
+) -> None:
+    values = mean + spread * np.random.default_rng(0).random(1000)
+    assert ulps(describe(values).standard_error, exact_standard_error(values.tolist())) <= 2
+
+
+@pytest.mark.parametrize("describe", [described, sketched])
+@pytest.mark.parametrize("value", [0.1, math.log(10), 1e8 / 3, 1e-12])
+def test_equal_values_have_no_standard_error_though_their_mean_is_rounded(
+    describe: Any, value: float
+) -> None:
+    assert describe([value] * 3).standard_error == 0.0
+    assert describe([value] * 7).standard_error == 0.0
+
+
+@pytest.mark.parametrize("describe", [described, sketched])
+@repeatable
+@given(st.lists(st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 1e-9), min_size=2, max_size=40))
+def test_the_standard_error_is_exact_kept_or_sketched(describe: Any, values: list[float]) -> None:
+    assert ulps(describe(values).standard_error, exact_standard_error(values)) <= 2
 
 
 def test_one_value_has_no_standard_error_and_is_every_percentile() -> None:
@@ -301,6 +322,13 @@ def test_a_percentile_of_a_sketch_is_never_beyond_the_extremes() -> None:
     assert set(found.percentiles.values()) == {1.0 + 2.0**-12}
 
 
+@pytest.mark.parametrize("describe", [described, sketched])
+@pytest.mark.parametrize("values", [[0.0, -0.0], [-0.0, 0.0], [-0.0]])
+def test_the_order_does_not_decide_between_0_and_minus_0(describe: Any, values: list[float]) -> None:
+    found = describe(values)
+    assert repr([found.minimum, found.maximum, found.percentiles["p50"]]) == "[0.0, 0.0, 0.0]"
+
+
 def test_a_sketch_leaves_read_only_values_as_they_are() -> None:
     values = np.array([[3.0, math.nan], [math.inf, -1.0]])
     values.flags.writeable = False
@@ -438,8 +466,9 @@ def test_fewer_than_two_blocks_have_no_error(count: int) -> None:
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_the_error_of_blocks_with_a_value_that_is_not_finite_is_nan(odd: float) -> None:
-    values = np.array([1.0, 2.0, odd, 3.0])
+@pytest.mark.parametrize("neighbour", [2.0, -math.inf])
+def test_the_error_of_blocks_with_a_value_that_is_not_finite_is_nan(odd: float, neighbour: float) -> None:
+    values = np.array([1.0, 2.0, odd, neighbour])
     assert math.isnan(kept(values).block_error(2).standard_error)
     assert math.isnan(groups_of(values, np.arange(4), 2).block_error().standard_error)
 

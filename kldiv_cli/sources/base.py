@@ -174,7 +174,8 @@ class ExpandedSource(_View):
 
     def read(self, block: Block, buffer: Buffer) -> AnyArray:
         inner = (*block[: self.axis], *block[self.axis + 1 :])
-        return np.expand_dims(self.base.read(inner, buffer), self.axis)
+        expanded = np.expand_dims(self.base.read(inner, buffer), self.axis)
+        return expanded[(slice(None),) * self.axis + (block[self.axis],)]
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
