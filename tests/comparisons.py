@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -88,7 +89,7 @@ def label_values(log_p: Array, log_q: Array, labels: AnyArray) -> dict[str, AnyA
 
 def error_of_mean(values: Array) -> float:
     """As llama.cpp has it, from moments: the root of (mean of squares - square of mean) / (n - 1)."""
-    variance = np.mean(values**2) - np.mean(values) ** 2
+    variance = float(np.mean(values**2) - np.mean(values) ** 2)
     return float(np.sqrt(max(variance, 0.0) / (values.size - 1)))
 
 
@@ -183,7 +184,7 @@ def _of_labels(log_p: Array, log_q: Array, labels: AnyArray) -> dict[str, float]
         "ratio.standard_error": np.exp((b - a).mean()) * log_error,
         "difference.value": perplexity_b - perplexity_a,
         "difference.standard_error": np.sqrt(pa**2 + pb**2 - 2 * perplexity_a * perplexity_b * covariance),
-        "correlation": covariance / (error_a * error_b),
+        "correlation": covariance / (error_a * error_b) if error_a and error_b else math.nan,
         **_spread("delta_p", rows["delta_p_label"], percentiles=True),
         **_rms("delta_p_rms", rows["delta_p_label"]),
         **_share("accuracy_reference", rows["correct_reference"]),
