@@ -205,6 +205,11 @@ def test_csv_numbers_have_the_precision_asked_for(plain: Comparison) -> None:
     assert csv_row(plain, 3)["kl.mean"] == f"{plain.kl.mean:.3g}"
 
 
+@pytest.mark.xfail(reason="shapes are 6x5x7 in the CSV of compute and inspect, 6 5 7 here")
+def test_csv_has_shapes_as_the_other_commands_have_them(full: Comparison) -> None:
+    assert csv_row(full)["shape"] == "6x5x7"
+
+
 @pytest.mark.xfail(
     reason="an empty bucket has one column, kl, where others have kl.value and kl.standard_error"
 )
