@@ -489,6 +489,29 @@ def test_the_same_data_twice_are_0_apart_and_said_so(space: str) -> None:
     assert "candidate outputs and reference outputs are the same data" in found.findings[0].message
 
 
+@pytest.mark.parametrize(
+    ("reference", "candidate", "before", "after", "difference"),
+    [
+        (0.0, -INF, math.e, INF, INF),
+        (-INF, 0.0, INF, math.e, -INF),
+        (-INF, -INF, INF, INF, NAN),
+    ],
+)
+def test_a_label_that_is_ruled_out_makes_a_perplexity_infinite(
+    reference: float, candidate: float, before: float, after: float, difference: float
+) -> None:
+    one = math.log(math.e - 1)  # so that a label beside it costs one nat
+    z, w = (np.array([[0.0, one], [label, one]]) for label in (reference, candidate))
+    found = compare(z, w, labels=np.array([0, 0])).with_labels
+    assert found is not None
+    assert found.perplexity_reference.value == pytest.approx(before)
+    assert found.perplexity_candidate.value == pytest.approx(after)
+    np.testing.assert_equal(found.difference, (difference, NAN))
+    np.testing.assert_equal(found.ratio.value, math.exp(difference))
+    assert math.isnan(found.correlation)
+    assert math.isfinite(found.delta_p_rms.value)
+
+
 def test_one_distribution_has_means_without_errors() -> None:
     z, w = models((5,))
     found = compare(z, w, labels=np.array(2), worst=2)

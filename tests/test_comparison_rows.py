@@ -300,6 +300,14 @@ def test_a_reference_compared_with_itself_is_0_away(logits: tuple[Array, Array],
     assert values.same_top.all()
 
 
+@pytest.mark.xfail(reason="the candidate's probabilities are exp(log p) rather than those that are stored")
+def test_probabilities_as_they_are_stored_have_a_total_variation_of_exactly_0_from_themselves(
+    rng: np.random.Generator,
+) -> None:
+    p = rng.dirichlet(np.ones(11), 40)
+    assert compare_rows(p, p.copy()).tv.tolist() == [0.0] * 40
+
+
 def test_the_jensen_shannon_divergence_of_near_rows_is_right_to_the_rounding_of_entropies(
     rng: np.random.Generator,
 ) -> None:
