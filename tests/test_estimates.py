@@ -162,13 +162,9 @@ def test_the_difference_of_a_perplexity_from_itself_is_0_with_no_error(pair: tup
 
 
 @pytest.mark.xfail(reason="Python's ** raises where a float overflows", raises=OverflowError)
-def test_the_difference_of_perplexities_whose_squares_are_too_large_has_an_unknown_or_infinite_error() -> (
-    None
-):
+def test_the_difference_of_perplexities_whose_squares_are_too_large_is_known() -> None:
     large = exp_of(Estimate(400.0, 10.0))
-    found = difference_of(large, large, 100.0)
-    assert found.value == 0
-    assert not math.isfinite(found.standard_error)
+    assert difference_of(large, large, 50.0).value == 0
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
