@@ -176,7 +176,7 @@ def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept 
     if spec.blocks_of is not None:
         check_groups(math.prod(outer), spec.blocks_of)
     names = [name for name in KEPT if inputs.labels is not None or name != "delta_p_label"]
-    few = math.prod(outer) <= LIMIT // len(names)
+    few = 0 < math.prod(shape) and math.prod(outer) <= LIMIT // len(names)
     selected = spec.mask or settings.ignore_value is not None
     kept = {name: Kept(outer, selected=selected) if few else None for name in names}
     return Job(
@@ -250,9 +250,13 @@ _WORDS: Final = (
     ("predictions", "candidate outputs"),
     ("targets", "reference outputs"),
     ("target", "reference"),
+    ("--ignore-value -100", "--mask FILE"),
     ("drop --reference-are logits", "say --reference-are probs"),
     ("drop --reference-are log-probs", "say --reference-are probs"),
 )
+
+
+_ID_WORDS: Final = (("predictions", "candidate"), ("targets", "reference"), ("target-", "reference-"))
 
 
 def _in_words_of_comparison(finding: Finding) -> Finding:
@@ -261,7 +265,11 @@ def _in_words_of_comparison(finding: Finding) -> Finding:
     for ours, theirs in _WORDS:
         message = message.replace(ours, theirs)
         option = option and option.replace(ours, theirs)
-    id = id.replace("predictions", "candidate").replace("targets", "reference")
+    id = (
+        id.replace("predictions", "candidate")
+        .replace("targets", "reference")
+        .replace("target-", "reference-")
+    )
     return replace(finding, id=id, message=message, option=option)
 
 

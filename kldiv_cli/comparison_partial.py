@@ -108,7 +108,8 @@ def _named(values: RowValues, names: tuple[str, ...]) -> list[tuple[str, Array]]
 
 
 def _buckets(values: RowValues) -> tuple[BucketPartial, ...]:
-    place = np.digitize(values.confidence, BUCKETS[1:-1])
+    """By confidence; rows of nan are in none."""
+    place = np.where(np.isnan(values.kl), -1, np.digitize(values.confidence, BUCKETS[1:-1]))
     return tuple(
         BucketPartial(
             sketch_of(values.kl[place == k], histogram=False),

@@ -42,6 +42,7 @@ class RowValues(NamedTuple):
     delta_p: Array
     """Its probability by the candidate, less that by the reference."""
     same_top: Mask
+    """Never where a distribution holds nan."""
     in_top_k: Mask
     """The reference's top class is among the candidate's k most probable; equal ones count for it."""
     nll_reference: Array | None = None
@@ -145,9 +146,9 @@ class RowComparer:
         if t is None:
             t = np.log(y, out=self._floats("log_y", y.shape))
         terms = self._floats("terms", y.shape)
-        p = np.exp(x, out=self._floats("p", x.shape))
-        impossible = (x == -np.inf) & (y > 0) if x.min() == -np.inf else None
-        inverse = (t == -np.inf) & (p > 0) if t.min() == -np.inf else None
+        p = np.exp(x, out=self._floats("p", x.shape)) if piece.p is None else piece.p
+        impossible = None if x.min() > -np.inf else (x == -np.inf) & (y > 0)
+        inverse = None if t.min() > -np.inf else (t == -np.inf) & (p > 0)
         np.maximum(x, _LOWEST, out=x)
         np.maximum(t, _LOWEST, out=t)
         difference = np.subtract(t, x, out=self._floats("difference", y.shape))
@@ -174,6 +175,7 @@ class RowComparer:
         total = {name: add_segments(by_segment) for name, by_segment in sums.items()}
         reference, candidate = (total[name] for name in _ENTROPIES)
         confidence = np.exp(at_top.targets)
+        known = ~np.isnan(total["kl"])
         values = RowValues(
             kl=total["kl"],
             kl_reverse=total["kl_reverse"],
@@ -183,8 +185,8 @@ class RowComparer:
             entropy_candidate=0.0 - candidate,
             confidence=confidence,
             delta_p=np.exp(at_top.predictions) - confidence,
-            same_top=tops.reference == tops.candidate,
-            in_top_k=tops.rank < self.top_k,
+            same_top=(tops.reference == tops.candidate) & known,
+            in_top_k=(tops.rank < self.top_k) & known,
             masses=masses,
         )
         if at_label is None:
@@ -193,8 +195,8 @@ class RowComparer:
             nll_reference=0.0 - at_label.targets,
             nll_candidate=0.0 - at_label.predictions,
             delta_p_label=np.exp(at_label.predictions) - np.exp(at_label.targets),
-            correct_reference=tops.reference == at_label.columns,
-            correct_candidate=tops.candidate == at_label.columns,
+            correct_reference=(tops.reference == at_label.columns) & known,
+            correct_candidate=(tops.candidate == at_label.columns) & known,
         )
 
     def _floats(self, name: str, shape: tuple[int, ...]) -> Array:

@@ -55,12 +55,13 @@ def share_of(count: int, of: int) -> Share:
 def root_of(square: Estimate) -> Estimate:
     """A root mean square, with its error to first order."""
     root = math.sqrt(square.value) if square.value >= 0 else math.nan
-    return Estimate(root, square.standard_error / 2 / root if root else 0.0)
+    return Estimate(root, square.standard_error / 2 / root if root else 0.0 * square.standard_error)
 
 
 def exp_of(estimate: Estimate) -> Estimate:
     """With its error to first order."""
-    value = float(np.exp(estimate.value))
+    with np.errstate(over="ignore"):
+        value = float(np.exp(estimate.value))
     return Estimate(value, value * estimate.standard_error)
 
 
@@ -76,7 +77,15 @@ def correlation_of(a: Estimate, b: Estimate, covariance: float) -> float:
 
 
 def difference_of(reference: Estimate, candidate: Estimate, covariance: float) -> Estimate:
-    """Of perplexities, whose logarithms have this covariance."""
-    shared = 2 * reference.value * candidate.value * covariance
-    variance = reference.standard_error**2 + candidate.standard_error**2 - shared
-    return Estimate(candidate.value - reference.value, math.sqrt(max(variance, 0.0)))
+    """Of perplexities, candidate less reference, whose logarithms have this covariance.
+
+    The variance ``a^2 va + b^2 vb - 2 a b cov``, with `va` and `vb` those of the logarithms, is
+    arranged so that neither squares overflow nor the errors of equal models leave something.
+    """
+    a, b = reference.value, candidate.value
+    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+        return Estimate(b - a, math.nan)
+    va, vb = (reference.standard_error / a) ** 2, (candidate.standard_error / b) ** 2
+    ratio = b / a
+    variance = va + vb - 2 * covariance + (ratio - 1) * (vb - va / ratio)
+    return Estimate(b - a, math.sqrt(a) * math.sqrt(b) * math.sqrt(max(variance, 0.0)))

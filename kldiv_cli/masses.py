@@ -35,7 +35,7 @@ def mass_of_log_probs(x: Array, looked_at: Mask | None) -> Array:
     p = x.astype(np.float32)
     np.exp(p, out=p)
     sums = p.reshape(-1, by_segment(x).shape[1]).sum(axis=-1)
-    return np.asarray(sums.reshape(len(x), -1), np.float64)
+    return np.asarray(sums.reshape(len(x), count_segments(x.shape[1])), np.float64)
 
 
 def mass_of_logits(z: Array) -> Array:

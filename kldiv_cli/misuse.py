@@ -87,12 +87,7 @@ def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Findi
         return
     logs = getattr(evidence.spec, f"{name}_are") == "log-probs"
     sample = " (of every fourth)" * (evidence.sampled and name == "predictions")
-    if logs and name == "predictions":
-        remedy, option = f"; if they are logits, say --log-softmax {evidence.axis}", "--log-softmax"
-    elif logs:
-        remedy, option = "; if they are logits, say --targets-are logits", "--targets-are logits"
-    else:
-        remedy, option = "; is --axis the one they are normalised along?", "--axis"
+    option, remedy = _remedy(name, evidence)
     yield of_distributions(
         f"{name}-unnormalised",
         tally,
@@ -102,6 +97,21 @@ def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Findi
         f"worst {{value:.6g}} at {{place}}{remedy}",
         option,
     )
+
+
+def _remedy(name: str, evidence: Evidence) -> tuple[str, str]:
+    """What may mend distributions that do not add up to 1: the option, and how it is said."""
+    predictions = name == "predictions"
+    look = evidence.predictions_look if predictions else evidence.targets_look
+    space = look.space if look is not None else None
+    logs = getattr(evidence.spec, f"{name}_are") == "log-probs"
+    if space == "log-probs" and not logs:
+        option = f"--{name}-are log-probs"
+        return option, f"; they look like log-probabilities, say {option}"
+    if logs or space == "logits":
+        option = f"--log-softmax {evidence.axis}" if predictions else "--targets-are logits"
+        return option, f"; if they are logits, say {option}"
+    return "--axis", "; is --axis the one they are normalised along?"
 
 
 def _elsewhere(look: Likeness, space: str, evidence: Evidence) -> bool:

@@ -86,13 +86,14 @@ class Rows(NamedTuple):
         return (count if self.selection.rows is None else self.selection.rows.size, length)
 
     def restricted(self, wanted: Mask) -> Rows:
-        """Of the rows that are looked at, only those that are wanted too; `wanted` is of all rows."""
-        chosen = self.selection.rows
-        if chosen is not None:
-            chosen = chosen[wanted[chosen]]
-        elif not wanted.all():
-            chosen = np.flatnonzero(wanted)
-        return self._replace(selection=self.selection._replace(rows=chosen))
+        """Of the rows that count, only those that are wanted too; `wanted` is of all rows."""
+        chosen, looked_at = self.selection.rows, self.looked_at
+        kept = wanted if chosen is None else wanted[chosen]
+        if kept.all():
+            return self
+        chosen = np.flatnonzero(kept) if chosen is None else chosen[kept]
+        looked_at = None if looked_at is None else looked_at[kept]
+        return self._replace(selection=self.selection._replace(rows=chosen), looked_at=looked_at)
 
     def part(self, values: AnyArray, rows: slice, columns: slice) -> AnyArray:
         """Some of the rows that are looked at."""
@@ -221,8 +222,7 @@ class PieceReader:
             y = np.exp(log_targets, out=self._floats("y", log_targets.shape))
         piece = Piece(part, columns, y)
         piece.log_targets = log_targets
-        if self.spec.normalised:
-            piece.targets_mass = mass_of_probs(y) if mass is None else mass
+        piece.targets_mass = mass_of_probs(y) if mass is None and self.spec.normalised else mass
         return piece
 
     def _add_predictions(self, piece: Piece, rows: Rows, norm: Norm | None) -> None:

@@ -34,7 +34,7 @@ def map_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:
         raise ShapeMismatch(
             f"{spec.roles[0]} {predictions.address} {predictions.shape} and {spec.roles[1]} "
             f"{targets.address} {targets.shape}: expected equal shapes"
-            f"{_shape_hint(predictions, targets, axis)}"
+            f"{_shape_hint(spec, predictions, targets, axis)}"
         )
     return predictions.shape
 
@@ -99,7 +99,7 @@ def check_label_shape(predictions: Source, targets: Source, axis: int) -> None:
     if targets.shape != expected:
         raise ShapeMismatch(
             f"labels {targets.address} {targets.shape}: expected {expected}, "
-            f"the shape of the predictions {shape} without axis {axis}; choose it with --axis"
+            f"the shape of the outputs {shape} without axis {axis}; choose it with --axis"
         )
     if targets.dtype.kind not in "iu":
         raise FormatError(f"{targets.address}: {targets.dtype}, expected integer labels")
@@ -128,9 +128,10 @@ def _check_softmax(spec: Spec, inputs: Inputs, shape: tuple[int, ...], axis: int
             )
 
 
-def _shape_hint(predictions: Source, targets: Source, axis: int) -> str:
+def _shape_hint(spec: Spec, predictions: Source, targets: Source, axis: int) -> str:
     shape, other = predictions.shape, targets.shape
-    if other == shape[:axis] + shape[axis + 1 :] and targets.dtype.kind in "iu":
+    of_models = spec.roles != ("predictions", "targets")
+    if not of_models and other == shape[:axis] + shape[axis + 1 :] and targets.dtype.kind in "iu":
         return "; if these are class labels, say --targets-are labels"
     differing = [d for d, (a, b) in enumerate(zip(shape, other, strict=False)) if a != b]
     if len(shape) == len(other) and differing == [axis]:
@@ -142,7 +143,7 @@ def _shape_hint(predictions: Source, targets: Source, axis: int) -> str:
         np.broadcast_shapes(shape, other)
     except ValueError:
         return ""
-    return "; --broadcast stretches them as NumPy does"
+    return "" if of_models else "; --broadcast stretches them as NumPy does"
 
 
 def _stretched(source: Source, shape: tuple[int, ...]) -> Source:

@@ -91,7 +91,8 @@ class Kept:
     """Every value at its place; blocks may be written in any order and from any thread."""
 
     def __init__(self, shape: tuple[int, ...], *, selected: bool = False) -> None:
-        self.values = np.empty(shape)
+        # What is never written, distributions without classes, is 0; until then it takes no memory.
+        self.values = np.zeros(shape)
         self.counted = np.zeros(shape, np.bool_) if selected else None
         """Which of the values count, where not all do."""
 
@@ -213,6 +214,8 @@ class Sketch(NamedTuple):
         )
 
     def _squared_deviations(self) -> float:
+        if self.minimum == self.maximum and math.isfinite(self.total.value):
+            return 0.0
         return _about_mean(self.squares, self.total, self.count)
 
     def _ranked(self, ranks: Indices) -> Array:
@@ -318,7 +321,7 @@ def groups_of(values: Array, places: Indices, size: int) -> Groups:
 
 def check_groups(count: int, size: int) -> None:
     """Refuse more groups than are bounded memory."""
-    if count > LIMIT and -(-count // size) > _MOST_GROUPS:
+    if count > LIMIT // 3 and -(-count // size) > _MOST_GROUPS:
         raise UsageError(
             f"blocks_of {size}: of {count} values these are more than {_MOST_GROUPS} blocks; "
             f"take {-(-count // _MOST_GROUPS)} or more"

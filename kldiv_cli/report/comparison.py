@@ -91,8 +91,8 @@ def _bucket_record(bucket: Bucket) -> dict[str, Any]:
     known = bucket.count > 0
     return {
         **bucket._asdict(),
-        "kl": bucket.kl._asdict() if known else None,
-        "same_top": bucket.same_top._asdict() if known else None,
+        "kl": bucket.kl._asdict() if known else dict.fromkeys(Estimate._fields),
+        "same_top": bucket.same_top._asdict() if known else dict.fromkeys(Share._fields),
     }
 
 
@@ -118,7 +118,9 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for position, item in enumerate(value, 1):
             yield from _flat(item, f"{path}.{position}")
     elif isinstance(value, (list, tuple)):
-        yield path, " ".join(map(str, value))
+        yield path, ("x" if path.endswith("shape") else " ").join(map(str, value))
+    elif isinstance(value, str):
+        yield path, printable(value)
     else:
         yield path, "" if value is None else value
 
