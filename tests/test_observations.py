@@ -38,7 +38,9 @@ merges = pytest.mark.parametrize("merge", MERGES)
 @st.composite
 def parts(draw: st.DrawFn) -> list[Tally]:
     """One value at each place of a small array, in any order."""
-    values = draw(st.lists(st.sampled_from([-3.0, -1.0, 0.5, 1.0, 1.5, 3.0, math.inf]), min_size=1, max_size=8))
+    values = draw(
+        st.lists(st.sampled_from([-3.0, -1.0, 0.5, 1.0, 1.5, 3.0, math.inf]), min_size=1, max_size=8)
+    )
     tallies = [Tally(1, place, value) for place, value in enumerate(values)]
     return draw(st.permutations([*tallies, Tally()]))
 
