@@ -852,6 +852,36 @@ def test_the_direction_is_printed_with_both_names(format: str, swapped: bool, co
         assert "KL(" in run.out
 
 
+# More log-probabilities than are all added up
+
+
+@pytest.mark.parametrize(
+    "place", [Place((5000, 257), 1, 0), Place((257, 5000), 0, 1), Place((50, 257, 100), 1, 2)]
+)
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_every_fourth_of_many_distributions_is_added_up_whatever_the_blocks(place: Place, dtype: str) -> None:
+    pair = Pair(place, dtype)
+    predictions, targets = pair("predictions", "log-probs"), pair("targets", "probs")
+    odd = np.random.default_rng(1).random(place.outer) < 0.01
+    np.moveaxis(predictions, place.axis, -1)[odd] -= 0.5
+    sums = sum(np.indices(place.outer))
+    expected = evaluate(predictions, targets, axis=place.axis, workers=1)
+    (found,) = expected.findings
+    assert found.id == "predictions-unnormalised"
+    assert found.count == np.count_nonzero(odd & (sums % 4 == 0))
+    assert found.place is not None
+    assert odd[found.place]
+    assert sum(found.place) % 4 == 0
+    assert found.value == pytest.approx(math.exp(-0.5), rel=0.01)
+    assert "(of every fourth)" in found.message
+    for workers, size in [(1, 100_000), (2, 333_333), (3, 16 * SEGMENT)]:
+        with pieces_of(32, size):
+            obtained = evaluate(predictions, targets, axis=place.axis, workers=workers, memory=1 << 40)
+        assert obtained.findings == expected.findings
+    other = evaluate(np.asfortranarray(predictions), np.asfortranarray(targets), axis=place.axis)
+    assert other.findings == expected.findings
+
+
 # Several at once, and how it is told
 
 
