@@ -18,8 +18,8 @@ from scipy.special import log_softmax, softmax
 
 import kldiv_cli
 from kldiv_cli.comparison import Comparison
-from kldiv_cli.diagnosis import Finding
 from kldiv_cli.errors import AxisError, DomainError, FormatError, KldivError, ShapeMismatch, UsageError
+from kldiv_cli.findings import Finding
 
 AnyArray = npt.NDArray[Any]
 Array = npt.NDArray[np.float64]

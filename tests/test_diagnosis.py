@@ -1,30 +1,21 @@
-"""What is counted, how counts merge, and what is said of them."""
+"""What is said of what was observed: findings, their order, and what they do not say."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from kldiv_cli.diagnosis import find, find_reduction
+from kldiv_cli.alignment import Alignment
+from kldiv_cli.diagnosis import find, find_odd_distributions, find_reduction
+from kldiv_cli.evidence import Evidence, is_suspicious
 from kldiv_cli.findings import Finding
-from kldiv_cli.observations import Observations, Tally, unravel
+from kldiv_cli.likeness import Likeness
+from kldiv_cli.observations import Observations, Tally
 from kldiv_cli.reductions import divisors_of, reduce_sum
-from kldiv_cli.spec import Loss
-
-TALLIES = [
-    Tally(),
-    Tally(2, 5, 0.5),
-    Tally(1, 3, -2.0),
-    Tally(4, 9, -2.0),
-    Tally(7, 0, math.inf),
-    Tally(3),
-]
-"""Places differ, as those of one array do."""
-
-NAMES = list(Observations._fields)
+from kldiv_cli.spec import Loss, resolve_spec
 
 
 def findings(
@@ -33,12 +24,23 @@ def findings(
     loss: Loss = "kl",
     shape: tuple[int, ...] = (4, 3),
     axis: int = 1,
-    zero_policy: str = "limit",
-    itemsize: int = 8,
+    total: float = 40.0,
+    dtypes: tuple[str, str] = ("f8", "f8"),
+    options: dict[str, Any] | None = None,
+    **evidence: Any,
 ) -> tuple[Finding, ...]:
-    scalars = reduce_sum(1.0, divisors_of(shape, axis), batchmean=loss == "kl")
-    observed = Observations() if observations is None else observations
-    return find(observed, scalars, shape, axis, zero_policy=zero_policy, softmax=False, itemsize=itemsize)
+    return find(
+        Evidence(
+            spec=resolve_spec(losses=(loss,), axis=axis, **(options or {})),
+            loss=loss,
+            shape=shape,
+            axis=axis,
+            scalars=reduce_sum(total, divisors_of(shape, axis), batchmean=loss == "kl"),
+            observed=observations or Observations(),
+            dtypes=tuple(map(np.dtype, dtypes)),
+            **evidence,
+        )
+    )
 
 
 def only(*args: Any, **kwargs: Any) -> Finding:
@@ -46,57 +48,7 @@ def only(*args: Any, **kwargs: Any) -> Finding:
     return finding
 
 
-# Tallies
-
-
-@pytest.mark.parametrize("merge", [Tally.merge_first, Tally.merge_least])
-def test_merging_tallies_is_associative_and_commutative(merge: Any) -> None:
-    for a, b in itertools.product(TALLIES, repeat=2):
-        if a is not b:
-            assert merge(a, b) == merge(b, a)
-    for a, b, c in itertools.permutations(TALLIES, 3):
-        assert merge(merge(a, b), c) == merge(a, merge(b, c))
-
-
-@pytest.mark.parametrize("merge", [Tally.merge_first, Tally.merge_least])
-@pytest.mark.parametrize("tally", TALLIES)
-def test_an_empty_tally_changes_nothing(merge: Any, tally: Tally) -> None:
-    assert merge(tally, Tally()) == tally
-    assert merge(Tally(), tally) == tally
-
-
-def test_merge_first_adds_the_counts_and_keeps_the_first_place() -> None:
-    assert Tally(2, 5, 0.5).merge_first(Tally(1, 3, 9.0)) == Tally(3, 3, 9.0)
-
-
-def test_merge_least_adds_the_counts_and_keeps_the_smallest_value() -> None:
-    assert Tally(2, 5, -0.5).merge_least(Tally(1, 3, -0.25)) == Tally(3, 5, -0.5)
-
-
-def test_merge_least_takes_the_first_of_equal_values() -> None:
-    assert Tally(1, 8, -0.5).merge_least(Tally(1, 3, -0.5)) == Tally(2, 3, -0.5)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_observations_merge_each_field_with_its_own_kind(name: str) -> None:
-    early, low = Tally(1, 2, -1.0), Tally(1, 7, -3.0)
-    merged = Observations(**{name: early}).merge(Observations(**{name: low}))
-    kept = low if name == "negative_distributions" else early
-    assert getattr(merged, name) == Tally(2, kept.place, kept.value)
-    assert all(getattr(merged, other) == Tally() for other in NAMES if other != name)
-
-
-def test_merging_observations_is_associative_and_commutative() -> None:
-    a, b, c = (
-        Observations(**{name: TALLIES[(k + shift) % len(TALLIES)] for k, name in enumerate(NAMES)})
-        for shift in (0, 1, 2)
-    )
-    assert a.merge(b) == b.merge(a)
-    assert a.merge(b).merge(c) == a.merge(b.merge(c))
-    assert a.merge(Observations()) == a
-
-
-# Findings
+# Nothing to say
 
 
 @pytest.mark.parametrize("loss", ["kl", "bce"])
@@ -104,10 +56,213 @@ def test_there_is_no_finding_on_data_as_it_should_be(loss: Loss) -> None:
     assert findings(loss=loss) == ()
 
 
-def test_empty_arrays_are_a_warning() -> None:
-    finding = only(shape=(0, 3))
+def test_nothing_counting_is_a_warning_and_the_only_one() -> None:
+    observed = Observations(nan_terms=Tally(1, 0, math.nan))
+    finding = only(observed, shape=(0, 3), differ=False)
     assert (finding.id, finding.severity, finding.count) == ("empty", "warning", 0)
-    assert finding.message == "the arrays are empty: there is nothing to measure"
+    assert finding.message == "nothing counts: the arrays are empty, or all of them is masked"
+
+
+@pytest.mark.parametrize(
+    ("name", "suspicious"),
+    [
+        ("predictions_above_zero", (True, False)),
+        ("predictions_unnormalised", (True, False)),
+        ("targets_above_zero", (False, True)),
+        ("targets_below_zero", (False, True)),
+        ("targets_unnormalised", (False, True)),
+        ("predictions_padding", (False, False)),
+        ("infinite_terms", (False, False)),
+    ],
+)
+def test_a_second_look_is_taken_only_where_values_are_not_what_they_were_taken_for(
+    name: str, suspicious: tuple[bool, bool]
+) -> None:
+    assert is_suspicious(Observations(**{name: Tally(1, 0, 2.0)})) == suspicious
+    assert is_suspicious(Observations()) == (False, False)
+
+
+# What the predictions are
+
+UNNORMALISED = Observations(predictions_unnormalised=Tally(3, 1, 7.5))
+ABOVE_ZERO = UNNORMALISED._replace(predictions_above_zero=Tally(5, 4, 3.25))
+
+
+@pytest.mark.parametrize("observed", [UNNORMALISED, ABOVE_ZERO])
+def test_predictions_that_look_like_probabilities_are_told_first(observed: Observations) -> None:
+    finding = only(observed, predictions_look=Likeness("probs", 1))
+    assert (finding.id, finding.severity, finding.option) == (
+        "predictions-probs",
+        "warning",
+        "--predictions-are probs",
+    )
+    assert (finding.count, finding.place, finding.value) == (3, (1,), 7.5)
+    assert finding.message == (
+        "the predictions look like probabilities, not log-probabilities: the exp of 3 distributions adds up "
+        "to something else than 1, worst 7.5 at [1]; say --predictions-are probs"
+    )
+
+
+def test_probabilities_along_another_axis_need_both_options() -> None:
+    finding = only(UNNORMALISED, predictions_look=Likeness("probs", 0))
+    assert (finding.id, finding.option) == ("predictions-probs", "--predictions-are probs --axis 0")
+
+
+def test_predictions_above_zero_are_taken_for_logits() -> None:
+    finding = only(ABOVE_ZERO, predictions_look=Likeness("logits"))
+    assert (finding.id, finding.severity, finding.option) == (
+        "predictions-logits",
+        "warning",
+        "--log-softmax 1",
+    )
+    assert (finding.count, finding.place, finding.value) == (5, (1, 1), 3.25)
+    assert finding.message == (
+        "the predictions are no log-probabilities: 5 elements above 0, worst 3.25 at [1, 1]; "
+        "if they are logits, say --log-softmax 1"
+    )
+
+
+def test_predictions_normalised_along_another_axis_are_told_which() -> None:
+    finding = only(UNNORMALISED, predictions_look=Likeness("log-probs", 0))
+    assert (finding.id, finding.severity, finding.option) == ("wrong-axis", "warning", "--axis 0")
+    assert (finding.count, finding.place, finding.value) == (3, (1,), 7.5)
+    assert "along axis 0, not along axis 1" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        (
+            "log-probs",
+            "3 distributions of the predictions, whose exp adds up to something else than 1, worst 7.5",
+        ),
+        ("probs", "3 distributions of the predictions adding up to something else than 1, worst 7.5 at [1]"),
+    ],
+)
+def test_predictions_that_are_not_normalised_are_told_by_the_worst_sum(space: str, says: str) -> None:
+    look = Likeness("logits" if space == "log-probs" else "probs")
+    finding = only(UNNORMALISED, options={"predictions_are": space}, predictions_look=look)
+    assert (finding.id, finding.severity, finding.count) == ("predictions-unnormalised", "warning", 3)
+    assert finding.message.startswith(says)
+
+
+def test_a_count_of_every_fourth_distribution_says_so() -> None:
+    look = Likeness("logits")
+    assert "(of every fourth)" in only(UNNORMALISED, predictions_look=look, sampled=True).message
+    assert "(of every fourth)" not in only(UNNORMALISED, predictions_look=look).message
+
+
+@pytest.mark.parametrize(("count", "found"), [(2, False), (3, True), (4, True)])
+def test_a_softmax_of_probabilities_is_found_where_most_distributions_are(count: int, found: bool) -> None:
+    observed = Observations(predictions_probable=Tally(count, 0, 1.0))
+    obtained = findings(observed, options={"log_softmax": 1})
+    assert [f.id for f in obtained] == ["softmax-of-probs"] * found
+    assert all(f.option == "--predictions-are probs" for f in obtained)
+
+
+# What the targets are
+
+BELOW_ZERO = Observations(targets_below_zero=Tally(6, 4, -3.5), targets_unnormalised=Tally(3, 1, -7.5))
+
+
+def test_targets_that_look_like_log_probabilities_are_told_the_flag() -> None:
+    finding = only(BELOW_ZERO, targets_look=Likeness("log-probs", 1))
+    assert (finding.id, finding.severity, finding.option) == ("targets-log-probs", "warning", "--log-target")
+    assert (finding.count, finding.place, finding.value) == (6, (1, 1), -3.5)
+    elsewhere = only(BELOW_ZERO, targets_look=Likeness("log-probs", 0))
+    assert elsewhere.option == "--log-target --axis 0"
+
+
+def test_targets_below_zero_are_taken_for_logits() -> None:
+    finding = only(BELOW_ZERO, targets_look=Likeness("logits"))
+    assert (finding.id, finding.option) == ("targets-logits", "--targets-are logits")
+    assert (finding.count, finding.place, finding.value) == (6, (1, 1), -3.5)
+
+
+def test_targets_below_zero_that_are_all_padding_are_no_logits() -> None:
+    observed = Observations(
+        targets_below_zero=Tally(3, 3, -100.0),
+        targets_padding=Tally(1, 1, -300.0),
+        nan_terms=Tally(3, 3, math.nan),
+    )
+    obtained = findings(observed, targets_look=Likeness("logits"))
+    assert [f.id for f in obtained] == ["targets-padding", "nan-terms"]
+    assert obtained[0].option == "--ignore-value -100"
+
+
+def test_probabilities_in_place_of_log_targets_are_told_to_drop_the_flag() -> None:
+    observed = Observations(targets_unnormalised=Tally(3, 1, 4.5))
+    finding = only(observed, options={"log_target": True}, targets_look=Likeness("probs", 1))
+    assert (finding.id, finding.severity, finding.option) == (
+        "targets-probs",
+        "warning",
+        "--targets-are probs",
+    )
+    assert finding.message.endswith("worst 4.5 at [1]; drop --log-target")
+
+
+def test_both_along_another_axis_are_told_once() -> None:
+    observed = UNNORMALISED._replace(targets_unnormalised=Tally(2, 0, 0.5))
+    told = findings(observed, predictions_look=Likeness("log-probs", 0), targets_look=Likeness("probs", 0))
+    assert [(f.id, f.option) for f in told] == [("wrong-axis", "--axis 0")]
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "sum", "filled", "option"),
+    [
+        ("predictions", "log-probs", 3.0, "all 0", "--mask FILE"),
+        ("predictions", "log-probs", 1e-43, "all -100", "--mask FILE"),
+        ("predictions", "probs", 0.0, "all 0", "--mask FILE"),
+        ("predictions", "logits", -math.inf, "of equal logits", "--mask FILE"),
+        ("targets", "probs", 0.0, "all 0", "--mask FILE"),
+        ("targets", "probs", -300.0, "all -100", "--ignore-value -100"),
+        ("targets", "log-probs", 3.0, "all 0", "--mask FILE"),
+        ("targets", "log-probs", 1e-43, "all -100", "--ignore-value -100"),
+        ("targets", "logits", -math.inf, "of equal logits", "--mask FILE"),
+    ],
+)
+def test_padding_is_told_with_what_it_is_filled_with(
+    name: str, space: str, sum: float, filled: str, option: str
+) -> None:
+    observed = Observations(**{f"{name}_padding": Tally(2, 1, sum)})
+    finding = only(observed, options={f"{name}_are": space})
+    assert (finding.id, finding.severity, finding.option) == (f"{name}-padding", "warning", option)
+    assert (finding.count, finding.place) == (2, (1,))
+    assert finding.message == (
+        f"2 distributions of the {name} {filled}, first at [1]: padding that counts? "
+        f"leave it out with {option}"
+    )
+
+
+def test_where_all_distributions_are_alike_none_is_padding() -> None:
+    observed = Observations(predictions_padding=Tally(4, 0, -math.inf))
+    assert findings(observed, options={"predictions_are": "logits"}) == ()
+
+
+# How both belong together
+
+
+def test_the_same_data_twice_is_a_warning() -> None:
+    finding = only(differ=False)
+    assert (finding.id, finding.severity) == ("identical", "warning")
+
+
+def alignment(**changes: Any) -> Alignment:
+    at_chance = Alignment(rows=400, agreement=0.1, chance=0.1, worse_than_mean=True, means_agree=True)
+    return at_chance._replace(**changes)
+
+
+def test_rows_in_another_order_are_a_warning_with_agreement_and_chance() -> None:
+    finding = only(alignment=alignment())
+    assert (finding.id, finding.severity, finding.count, finding.value) == ("misaligned", "warning", 400, 0.1)
+    assert "10.0% of 400 sampled distributions, where chance gives 10.0%" in finding.message
+
+
+def test_rows_that_agree_are_not_remarked_on() -> None:
+    assert findings(alignment=alignment(agreement=0.3)) == ()
+
+
+# Terms
 
 
 def test_terms_that_are_zero_by_the_limit_are_a_note_that_names_the_other_policy() -> None:
@@ -125,7 +280,7 @@ def test_terms_that_are_zero_by_the_limit_are_a_note_that_names_the_other_policy
 
 
 def test_terms_that_are_nan_only_by_the_policy_are_a_warning_that_names_the_limit() -> None:
-    finding = only(Observations(zero_terms=Tally(2, 4, math.nan)), zero_policy="torch")
+    finding = only(Observations(zero_terms=Tally(2, 4, math.nan)), options={"zero_policy": "torch"})
     assert (finding.id, finding.severity) == ("zero-terms", "warning")
     assert finding.option == "--zero-policy limit"
     assert "first at [1, 1]" in finding.message
@@ -136,15 +291,8 @@ def test_terms_that_are_nan_only_by_the_policy_are_a_warning_that_names_the_limi
     ("name", "id", "value", "option", "says"),
     [
         ("infinite_terms", "infinite-terms", math.inf, None, "rules out what the target holds possible"),
-        (
-            "nan_terms",
-            "nan-terms",
-            math.nan,
-            None,
-            "nan or infinite, or a probability is below 0",
-        ),
+        ("nan_terms", "nan-terms", math.nan, "--mask", "nan or infinite, or a probability is below 0"),
         ("clamped_terms", "clamped-terms", 100.0, "--predictions-are logits", "is not the true loss"),
-        ("targets_outside", "targets-outside", 2.0, None, "targets outside [0, 1]"),
     ],
 )
 def test_a_count_becomes_a_warning_with_its_first_place_and_value(
@@ -160,42 +308,148 @@ def test_a_count_becomes_a_warning_with_its_first_place_and_value(
     assert says in finding.message
 
 
+def test_the_clamp_of_a_softmax_can_not_be_helped_by_logits() -> None:
+    finding = only(Observations(clamped_terms=Tally(3, 7, 100.0)), loss="bce", options={"log_softmax": 1})
+    assert (finding.id, finding.option) == ("clamped-terms", None)
+
+
+def test_targets_outside_the_unit_interval_are_a_warning_with_logits_only() -> None:
+    observed = Observations(targets_outside=Tally(3, 7, 2.0))
+    assert findings(observed, loss="bce") == ()
+    finding = only(observed, loss="bce", options={"predictions_are": "logits"})
+    assert (finding.id, finding.severity, finding.count, finding.place, finding.value) == (
+        "targets-outside",
+        "warning",
+        3,
+        (2, 1),
+        2.0,
+    )
+    assert "labels of -1 and 1 are to be mapped to 0 and 1" in finding.message
+
+
+def test_saturated_probabilities_are_a_note_unless_terms_are_clamped() -> None:
+    saturated = Observations(saturated_predictions=Tally(3, 7, 1.0))
+    finding = only(saturated, loss="bce")
+    assert (finding.id, finding.severity, finding.option) == (
+        "saturated",
+        "note",
+        "--predictions-are logits",
+    )
+    both = saturated._replace(clamped_terms=Tally(1, 2, 100.0))
+    assert only(both, loss="bce").id == "clamped-terms"
+
+
 def test_one_term_is_spoken_of_in_the_singular() -> None:
     finding = only(Observations(infinite_terms=Tally(1, 0, math.inf)))
     assert finding.message.startswith("1 term infinite, first inf at [0, 0]:")
 
 
-@pytest.mark.parametrize(("itemsize", "rounding"), [(2, 2.0**-7), (4, 2.0**-20), (8, 2.0**-40)])
+@pytest.mark.parametrize(
+    ("dtypes", "rounding"),
+    [
+        (("f2", "f8"), 2.0**-7),
+        (("f8", "f2"), 2.0**-7),
+        (("f4", "f4"), 2.0**-20),
+        (("f4", "u1"), 2.0**-20),
+        (("f8", "f8"), 2.0**-40),
+        (("i4", "u1"), 2.0**-40),
+    ],
+)
 def test_a_negative_divergence_is_a_note_within_the_rounding_of_the_storage_and_a_warning_beyond(
-    itemsize: int, rounding: float
+    dtypes: tuple[str, str], rounding: float
 ) -> None:
-    within = only(Observations(negative_distributions=Tally(1, 2, -rounding)), itemsize=itemsize)
-    beyond = only(Observations(negative_distributions=Tally(1, 2, -1.01 * rounding)), itemsize=itemsize)
+    within = only(Observations(negative_distributions=Tally(1, 2, -rounding)), dtypes=dtypes)
+    beyond = only(Observations(negative_distributions=Tally(1, 2, -1.01 * rounding)), dtypes=dtypes)
     assert (within.id, within.severity) == ("negative-kl", "note")
     assert "within the rounding of the storage type" in within.message
     assert (beyond.id, beyond.severity) == ("negative-kl", "warning")
     assert "not normalised" in beyond.message
 
 
+def test_a_negative_divergence_is_not_told_where_its_cause_is() -> None:
+    observed = UNNORMALISED._replace(negative_distributions=Tally(1, 2, -3.0))
+    assert only(observed, predictions_look=Likeness("probs", 1)).id == "predictions-probs"
+
+
 def test_a_negative_divergence_is_placed_among_the_distributions() -> None:
     observed = Observations(negative_distributions=Tally(2, 5, -0.5))
-    finding = next(f for f in findings(observed, shape=(2, 7, 4), axis=1) if f.id == "negative-kl")
+    finding = only(observed, shape=(2, 7, 4), axis=1)
     assert finding.place == (1, 1)
     assert finding.message.startswith("KL below 0 in 2 distributions, least -0.5 at [1, 1]:")
 
 
 def test_the_divergence_of_a_lone_distribution_has_no_place_but_itself() -> None:
-    observed = Observations(negative_distributions=Tally(1, 0, -0.5))
-    finding = next(f for f in findings(observed, shape=(5,), axis=0) if f.id == "negative-kl")
+    finding = only(Observations(negative_distributions=Tally(1, 0, -0.5)), shape=(5,), axis=0)
     assert (finding.count, finding.place, finding.value) == (1, (), -0.5)
     assert finding.message.startswith("KL below 0 in 1 distribution, ")
 
 
 def test_several_findings_come_in_the_order_of_the_list() -> None:
-    observed = Observations(
-        infinite_terms=Tally(1, 0, math.inf), nan_terms=Tally(1, 1, math.nan), zero_terms=Tally(1, 2, 0.0)
+    observed = ABOVE_ZERO._replace(
+        predictions_padding=Tally(1, 2, 3.0),
+        targets_unnormalised=Tally(2, 0, 0.5),
+        infinite_terms=Tally(1, 0, math.inf),
+        nan_terms=Tally(1, 1, math.nan),
+        zero_terms=Tally(1, 2, 0.0),
     )
-    assert [f.id for f in findings(observed)] == ["zero-terms", "infinite-terms", "nan-terms"]
+    told = findings(
+        observed, predictions_look=Likeness("logits"), targets_look=Likeness("probs"), differ=False
+    )
+    assert [f.id for f in told] == [
+        "predictions-padding",
+        "predictions-logits",
+        "targets-unnormalised",
+        "identical",
+        "zero-terms",
+        "infinite-terms",
+        "nan-terms",
+    ]
+
+
+# Precision
+
+
+@pytest.mark.parametrize("dtypes", [("f2", "f2"), ("f2", "f8"), ("f4", "f2")])
+@pytest.mark.parametrize(
+    ("shape", "floor"),
+    [((4, 3), 2.0**-12 * math.log(3)), ((4, 2), 2.0**-12), ((2, 1000), 2.0**-12 * math.log(1000))],
+)
+def test_a_mean_below_the_rounding_of_float16_is_a_note_with_the_floor(
+    dtypes: tuple[str, str], shape: tuple[int, ...], floor: float
+) -> None:
+    for sign in (1, -1):
+        finding = only(shape=shape, total=sign * 0.99 * floor * shape[0], dtypes=dtypes)
+        assert (finding.id, finding.severity) == ("low-precision", "note")
+        assert finding.value == pytest.approx(floor)
+    assert findings(shape=shape, total=1.01 * floor * shape[0], dtypes=dtypes) == ()
+
+
+def test_no_precision_is_remarked_on_but_that_of_float16_with_kl() -> None:
+    assert findings(total=1e-9, dtypes=("f4", "f8")) == ()
+    assert findings(total=1e-9, dtypes=("f2", "f2"), loss="bce") == ()
+    assert findings(total=0.0, dtypes=("f2", "f2")) == ()
+    assert findings(total=math.nan, dtypes=("f2", "f2")) == ()
+
+
+# Distributions whose divergence is not finite
+
+
+def test_odd_distributions_are_counted_and_placed() -> None:
+    observed = Observations(infinite_terms=Tally(2, 5, math.inf), nan_terms=Tally(1, 3, math.nan))
+    infinite, undefined = find_odd_distributions(observed, (2, 4))
+    assert (infinite.id, infinite.severity, infinite.count, infinite.place) == (
+        "infinite-kl",
+        "warning",
+        2,
+        (1, 1),
+    )
+    assert (undefined.id, undefined.count, undefined.place, undefined.option) == (
+        "nan-kl",
+        1,
+        (0, 3),
+        "--mask FILE",
+    )
+    assert find_odd_distributions(Observations(), (2, 4)) == ()
 
 
 # The reduction that was asked for
@@ -251,15 +505,3 @@ def test_no_other_reduction_is_remarked_on(reduction: str | None) -> None:
 @pytest.mark.parametrize("reduction", ["mean", "batchmean"])
 def test_the_mean_of_bce_is_what_it_says(reduction: str) -> None:
     assert remarked(reduction, (2, 8, 5), 2, "bce") == ()
-
-
-@pytest.mark.parametrize(
-    ("place", "shape", "index"),
-    [(None, (2, 3), None), (0, (), ()), (5, (2, 3), (1, 2)), (23, (2, 3, 4), (1, 2, 3)), (4, (5,), (4,))],
-)
-def test_unravel_gives_one_plain_integer_a_dimension(
-    place: int | None, shape: tuple[int, ...], index: tuple[int, ...] | None
-) -> None:
-    found = unravel(place, shape)
-    assert found == index
-    assert found is None or all(type(i) is int for i in found)
