@@ -15,6 +15,8 @@ Counts = npt.NDArray[np.int64]
 
 FEWEST_ROWS: Final = 32
 """Fewer tell nothing."""
+_MANY_ROWS: Final = 200
+"""Of so many, agreement at chance is no accident, however little the predictions dare."""
 
 
 class Rows(NamedTuple):
@@ -24,8 +26,13 @@ class Rows(NamedTuple):
     agreeing: int
     """Rows in which the top class of predictions and targets is the same."""
     cross_entropy: float
-    distance: float
-    """Sum over rows of the total variation between predictions and targets."""
+    confidence: float
+    """Sum over rows of the probability of the predictions' top class."""
+    entropy_predictions: float
+    entropy_targets: float
+    squares_predictions: float
+    """Sum of squared probabilities."""
+    squares_targets: float
     predictions: Array
     targets: Array
     """Sums of probabilities by class."""
@@ -38,7 +45,11 @@ class Rows(NamedTuple):
             self.count + other.count,
             self.agreeing + other.agreeing,
             self.cross_entropy + other.cross_entropy,
-            self.distance + other.distance,
+            self.confidence + other.confidence,
+            self.entropy_predictions + other.entropy_predictions,
+            self.entropy_targets + other.entropy_targets,
+            self.squares_predictions + other.squares_predictions,
+            self.squares_targets + other.squares_targets,
             self.predictions + other.predictions,
             self.targets + other.targets,
             self.top_predictions + other.top_predictions,
@@ -47,29 +58,39 @@ class Rows(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """How often the top classes agree, and how often they would if rows were drawn at random."""
+    """How rows agree, beside what the means over all rows alone would give."""
 
     rows: int
     agreement: float
     chance: float
-    worse_than_mean: bool
-    """Predictions say less about their targets than the mean of all predictions does."""
-    means_agree: bool
-    """Averaged over all rows, predictions and targets are much nearer to each other than row by row."""
+    """Agreement of rows drawn at random."""
+    confidence: float
+    """Mean probability of the predictions' top class: the agreement they expect."""
+    excess: float
+    """Cross-entropy of the predictions over that of their mean: below 0 if they know their row."""
+    information_predictions: float
+    information_targets: float
+    """Entropy of the mean less mean entropy: how much rows differ from each other, in nats."""
+    distance: float
+    """Squared distance of the two means, less what as many rows differ by anyhow, over their spread."""
 
     @property
     def misaligned(self) -> bool:
         """Agreement no better than chance, of predictions that are right on the whole.
 
-        Predictions that know nothing do not count: they would do as well as their mean.
+        Predictions that know nothing do as well as their mean, and rows that are all alike are in
+        any order.
         """
-        slack = 3 * math.sqrt(self.chance * (1 - self.chance) / self.rows)
+        chance = max(self.chance, 1 / self.rows)
+        limit = self.chance + 3 * math.sqrt(chance * (1 - self.chance) / self.rows)
         return (
             self.rows >= FEWEST_ROWS
-            and self.agreement <= self.chance + slack
-            and self.chance + slack < 0.9
-            and self.worse_than_mean
-            and self.means_agree
+            and self.agreement <= limit
+            and (self.rows >= _MANY_ROWS or limit < self.confidence / 2)
+            and self.excess > self.information_targets / 4
+            and self.information_predictions > self.information_targets / 4
+            and self.information_targets > self.information_predictions / 4
+            and self.distance < 1 / 4
         )
 
 
@@ -84,7 +105,11 @@ def rows_of(log_predictions: Array, targets: Array) -> Rows:
         count=len(targets),
         agreeing=int(np.count_nonzero(top_p == top_y)),
         cross_entropy=float(terms.sum()),
-        distance=float(np.abs(p - targets).sum() / 2),
+        confidence=float(p.max(axis=1).sum()),
+        entropy_predictions=_entropy(p),
+        entropy_targets=_entropy(targets),
+        squares_predictions=float(np.square(p).sum()),
+        squares_targets=float(np.square(targets).sum()),
         predictions=p.sum(axis=0),
         targets=targets.sum(axis=0),
         top_predictions=np.bincount(top_p, minlength=classes),
@@ -98,10 +123,25 @@ def align(rows: Rows) -> Alignment:
     mean_p, mean_y = rows.predictions / n, rows.targets / n
     with np.errstate(all="ignore"):
         of_means = -float(np.where(mean_y > 0, mean_y * np.log(mean_p), 0.0).sum())
+    spread = _spread(rows.squares_predictions, mean_p, n) + _spread(rows.squares_targets, mean_y, n)
+    apart = float(np.square(mean_p - mean_y).sum()) - spread / n
     return Alignment(
         rows=n,
         agreement=rows.agreeing / n,
         chance=float(rows.top_predictions @ rows.top_targets) / n**2,
-        worse_than_mean=rows.cross_entropy / n > of_means,
-        means_agree=float(np.abs(mean_p - mean_y).sum() / 2) < rows.distance / n / 2,
+        confidence=rows.confidence / n,
+        excess=rows.cross_entropy / n - of_means,
+        information_predictions=_entropy(mean_p) - rows.entropy_predictions / n,
+        information_targets=_entropy(mean_y) - rows.entropy_targets / n,
+        distance=apart / spread if spread > 0 else math.inf,
     )
+
+
+def _entropy(p: Array) -> float:
+    with np.errstate(all="ignore"):
+        return -float(np.where(p > 0, p * np.log(p), 0.0).sum())
+
+
+def _spread(squares: float, mean: Array, count: int) -> float:
+    """Summed variance of the classes over rows."""
+    return max(0.0, squares - count * float(np.square(mean).sum())) / max(1, count - 1)

@@ -12,8 +12,12 @@ from kldiv_cli.observations import Tally
 
 __all__ = ["find_in_precision", "find_in_terms"]
 
-_COARSEST: Final = {2: 2.0**-7, 4: 2.0**-20}
-"""A distribution's KL may be this far below 0 by the rounding of its storage type (by item size)."""
+_COARSEST: Final = {"bfloat16": 2.0**-4, "float16": 2.0**-7, "float32": 2.0**-20}
+"""A distribution's KL may be this far below 0 by the rounding of its storage type."""
+_DIGITS: Final = {"bfloat16": (2.0**-9, "two"), "float16": (2.0**-12, "three")}
+"""Half a unit in the last place of 1, and how many decimal digits that is."""
+_NOISE: Final = -1e-15
+"""KL of nothing but the rounding of float64 is not spoken of."""
 _FINE: Final = 2.0**-40
 
 
@@ -39,7 +43,7 @@ def find_in_terms(evidence: Evidence, misuse: list[Finding]) -> Iterator[Finding
             evidence,
             "{terms} nan, first at {place}: an input is nan or infinite, or a probability is below 0; "
             "if that is padding, leave it out with --mask FILE",
-            "--mask",
+            "--mask FILE",
         )
     if observed.clamped_terms.count:
         yield _clamped(observed.clamped_terms, evidence)
@@ -61,7 +65,8 @@ def find_in_terms(evidence: Evidence, misuse: list[Finding]) -> Iterator[Finding
             "targets outside [0, 1] in {terms}, first {value} at {place}: computed as PyTorch does, "
             "unchecked; labels of -1 and 1 are to be mapped to 0 and 1",
         )
-    if observed.negative_distributions.count and not misuse:
+    least = observed.negative_distributions.value
+    if least is not None and least < _NOISE and not misuse:
         yield _negative(observed.negative_distributions, evidence)
 
 
@@ -96,7 +101,7 @@ def _clamped(tally: Tally, evidence: Evidence) -> Finding:
 
 
 def _negative(tally: Tally, evidence: Evidence) -> Finding:
-    rounding = _COARSEST.get(_itemsize(evidence), _FINE)
+    rounding = _COARSEST.get(_storage(evidence), _FINE)
     small = tally.value is None or tally.value >= -rounding
     cause = (
         "within the rounding of the storage type" if small else "predictions or targets are not normalised"
@@ -115,27 +120,26 @@ def _negative(tally: Tally, evidence: Evidence) -> Finding:
 
 def find_in_precision(evidence: Evidence) -> Iterator[Finding]:
     """Of half-precision inputs, a mean that rounding alone may have made."""
-    mean = evidence.scalars.distmean
-    if evidence.loss != "kl" or _itemsize(evidence) > 2 or not math.isfinite(mean):
+    mean, storage = evidence.scalars.distmean, _storage(evidence)
+    if evidence.loss != "kl" or storage not in _DIGITS or not math.isfinite(mean):
         return
-    floor = _noise_floor(evidence.shape[evidence.axis] if evidence.shape else 1)
+    place, digits = _DIGITS[storage]
+    floor = place * max(1.0, math.log(evidence.length))
     if 0 < abs(mean) < floor:
         yield Finding(
             id="low-precision",
             severity="note",
             message=(
-                f"float16 has three digits: rounding alone can move the mean KL divergence by up to "
+                f"{storage} has {digits} digits: rounding alone can move the mean KL divergence by up to "
                 f"{floor:.2g}, and it is {mean:.2g}; save the outputs as float32"
             ),
             value=floor,
         )
 
 
-def _noise_floor(classes: int) -> float:
-    """By half a unit in the last place of log-probabilities, each as large as the entropy may be."""
-    return 2.0**-12 * max(1.0, math.log(classes))
-
-
-def _itemsize(evidence: Evidence) -> int:
-    """Bytes of the narrowest floats stored; of integers alone, those of float64."""
-    return min((dtype.itemsize for dtype in evidence.dtypes if dtype.kind == "f"), default=8)
+def _storage(evidence: Evidence) -> str:
+    """The coarsest of the types that are stored; of integers alone, float64."""
+    if any(evidence.bfloat16):
+        return "bfloat16"
+    size = min((dtype.itemsize for dtype in evidence.dtypes if dtype.kind == "f"), default=8)
+    return f"float{8 * size}"

@@ -88,7 +88,8 @@ def differ(rows: Rows) -> bool:
     step, everything = max(1, _GLANCE // max(length, 1)), slice(0, length)
     for top in range(0, count, step):
         part = slice(top, min(top + step, count))
-        other = rows.part(rows.predictions, part, everything) != rows.part(rows.targets, part, everything)
+        ours, theirs = (rows.part(values, part, everything) for values in (rows.predictions, rows.targets))
+        other = (ours != theirs) & ((ours == ours) | (theirs == theirs))  # nan is the same as nan
         counted = rows.selection.elements
         if (other if counted is None else other & counted[part]).any():
             return True

@@ -176,7 +176,7 @@ def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept 
     if spec.blocks_of is not None:
         check_groups(math.prod(outer), spec.blocks_of)
     names = [name for name in KEPT if inputs.labels is not None or name != "delta_p_label"]
-    few = 0 < math.prod(shape) and math.prod(outer) <= LIMIT // len(names)
+    few = math.prod(shape) > 0 and math.prod(outer) <= LIMIT // len(names)
     selected = spec.mask or settings.ignore_value is not None
     kept = {name: Kept(outer, selected=selected) if few else None for name in names}
     return Job(

@@ -30,6 +30,8 @@ Mask = npt.NDArray[np.bool_]
 
 _FILL = -100.0
 """What padding is often filled with, PyTorch's `ignore_index`."""
+_FEWEST = 4
+"""Of fewer logits all may be 0 by chance."""
 _VANISHING = 1e-30
 """More than log-probabilities of -100 add up to, and less than any distribution does."""
 
@@ -159,8 +161,9 @@ def _judge(mass: Array, space: str, length: int, dtype: np.dtype[Any], places: P
     if one.all() if space != "logits" else np.isnan(mass).all():
         return {}
     if space == "logits":
+        padding = (mass == CONSTANT) | ((mass == 0) & (length >= _FEWEST))
         return {
-            "padding": places.first_distribution(np.flatnonzero(mass == CONSTANT), mass),
+            "padding": places.first_distribution(np.flatnonzero(padding), mass),
             "probable": places.first_distribution(np.flatnonzero(one), mass),
         }
     padding = (mass < _VANISHING) | (mass == length) if logs else (mass == 0) | (mass == _FILL * length)

@@ -16,9 +16,10 @@ from kldiv_cli.evidence import Evidence, is_suspicious
 from kldiv_cli.findings import Finding
 from kldiv_cli.functional import normalize_axis
 from kldiv_cli.job import Job, MapWriter
+from kldiv_cli.likeness import tolerance
 from kldiv_cli.observations import Observations, Tally, unravel
 from kldiv_cli.partials import LossPartial
-from kldiv_cli.probes import alignment_of, look_at
+from kldiv_cli.probes import alignment_of, is_bfloat16, look_at
 from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
@@ -142,6 +143,29 @@ def evaluate_sources(
     return evaluations
 
 
+def _are_bfloat16(job: Job, observed: Observations) -> tuple[bool, bool]:
+    """Whether what does not add up to 1 was rounded to bfloat16 before it was stored."""
+    first, second = (
+        bool(tally.count) and is_bfloat16(source)
+        for tally, source in (
+            (observed.predictions_unnormalised, job.inputs.predictions),
+            (observed.targets_unnormalised, job.inputs.targets),
+        )
+    )
+    return first, second
+
+
+def _within_bfloat16(observed: Observations, bfloat16: tuple[bool, bool], job: Job) -> Observations:
+    """Without the sums that are off by no more than that rounding, eight times that of float16."""
+    spaces = (job.spec.predictions_are, job.spec.targets_are)
+    for name, rounded, space in zip(("predictions", "targets"), bfloat16, spaces, strict=True):
+        worst = getattr(observed, f"{name}_unnormalised").value
+        slack = 8 * tolerance(np.dtype(np.float16), job.length, logs=space == "log-probs")
+        if rounded and abs(worst - 1) <= slack:
+            observed = observed._replace(**{f"{name}_unnormalised": Tally()})
+    return observed
+
+
 def _unit(loss: Loss) -> Unit:
     """What a loss has one value of."""
     return "distributions" if loss == "kl" else "elements"
@@ -216,6 +240,8 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """What is to be said of what was observed, after a second look at what is suspicious."""
     predictions, targets = job.inputs.predictions, job.inputs.targets
+    bfloat16 = _are_bfloat16(job, observed)
+    observed = _within_bfloat16(observed, bfloat16, job)
     odd_predictions, odd_targets = is_suspicious(observed)
     regular = not (odd_predictions or odd_targets)
     evidence = Evidence(
@@ -228,6 +254,7 @@ def diagnose(
         differ=differ,
         sampled=job.samples_masses,
         dtypes=(predictions.dtype, targets.dtype),
+        bfloat16=bfloat16,
         predictions_look=look_at(predictions) if odd_predictions else None,
         targets_look=look_at(targets) if odd_targets else None,
         alignment=alignment_of(job)

@@ -29,6 +29,8 @@ class Evidence(NamedTuple):
     """Predictions and targets are not the same data."""
     dtypes: tuple[np.dtype[Any], ...] = ()
     """That predictions and targets are stored in."""
+    bfloat16: tuple[bool, bool] = (False, False)
+    """Whether predictions and targets have no more digits than that, where there was a reason to look."""
     predictions_look: Likeness | None = None
     """What the predictions look like, where there was a reason to look."""
     targets_look: Likeness | None = None
@@ -36,6 +38,11 @@ class Evidence(NamedTuple):
     """Only every fourth distribution of the predictions was added up."""
     alignment: Alignment | None = None
     """How rows of predictions and targets belong together, where there was a reason to look."""
+
+    @property
+    def length(self) -> int:
+        """Of a distribution."""
+        return self.shape[self.axis] if self.shape else 1
 
     @property
     def outer(self) -> tuple[int, ...]:

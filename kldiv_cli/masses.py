@@ -17,6 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 CONSTANT = -np.inf
 """The mass of logits that are all equal."""
+_FEWEST = 16
 
 
 def mass_of_probs(p: Array) -> Array:
@@ -30,22 +31,39 @@ def mass_of_log_probs(x: Array, looked_at: Mask | None) -> Array:
     """
     if looked_at is not None:
         mass = np.full((len(x), count_segments(x.shape[1])), np.nan)
-        mass[looked_at] = mass_of_log_probs(x[looked_at], None)
+        if looked_at.any():
+            mass[looked_at] = mass_of_log_probs(x[looked_at], None)
         return mass
     p = x.astype(np.float32)
-    np.exp(p, out=p)
+    with np.errstate(over="ignore"):
+        np.exp(p, out=p)
     sums = p.reshape(-1, by_segment(x).shape[1]).sum(axis=-1)
     return np.asarray(sums.reshape(len(x), count_segments(x.shape[1])), np.float64)
 
 
 def mass_of_logits(z: Array) -> Array:
-    """Sums where all of a piece lies within [0, 1], as probabilities do; elsewhere nan."""
-    first = z[0]
-    if first.min() >= 0 and first.max() <= 1 and z.min() >= 0 and z.max() <= 1:
-        return segment_sums(z)
-    return np.full((len(z), count_segments(z.shape[1])), np.nan)
+    """Sums of the segments that lie within [0, 1], as probabilities do; elsewhere nan.
+
+    Only rows of which a few values do are looked at: of logits hardly any.
+    """
+    mass = np.full((len(z), count_segments(z.shape[1])), np.nan)
+    likely = np.arange(len(z))
+    for column in (0, z.shape[1] // 2, -1):
+        first = z[likely, column]
+        likely = likely[(first >= 0) & (first <= 1)]
+    if likely.size:
+        chosen = z[likely] if likely.size < len(z) else z
+        low, high = (getattr(by_segment(chosen), name)(axis=-1) for name in ("min", "max"))
+        within = ((low >= 0) & (high <= 1)).reshape(likely.size, -1)
+        mass[likely] = np.where(within, segment_sums(chosen), np.nan)
+    return mass
 
 
 def mark_constant(mass: Array, log_sum: Array, length: int) -> None:
-    """Mark the rows of `length` logits that are all equal, by the logarithm of their sum of exponentials."""
+    """Mark the rows of `length` logits that are all equal, by the logarithm of their sum of exponentials.
+
+    A few of them may be equal by chance.
+    """
+    if length < _FEWEST:
+        return
     mass[log_sum == np.log(float(length))] = CONSTANT

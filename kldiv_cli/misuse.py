@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from kldiv_cli.evidence import Evidence, is_suspicious, of_distributions, of_elements
 from kldiv_cli.findings import Finding
@@ -38,8 +39,9 @@ def find_in_predictions(evidence: Evidence) -> Iterator[Finding]:
             "predictions-probs",
             worst,
             evidence,
-            "the predictions look like probabilities, not log-probabilities: the exp of {count} adds up to "
-            f"something else than 1, worst {{value:.6g}} at {{place}}; say {option}",
+            f"the {_of('predictions', evidence)} look like probabilities, not log-probabilities: "
+            f"the exp of {{count}} adds up to something else than 1, worst {{value:.6g}} at {{place}}; "
+            f"say {option}",
             option,
         )
     elif observed.predictions_above_zero.count:
@@ -57,7 +59,7 @@ def find_in_predictions(evidence: Evidence) -> Iterator[Finding]:
 
 def _padding(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
     """Distributions that are none at all; where all are alike they are what was meant."""
-    if not 0 < tally.count < evidence.scalars.distributions:
+    if not tally.count or _all_alike(name, tally, evidence):
         return
     filled = _fill_of(name, tally, evidence)
     ignorable = name == "targets" and filled == "all -100"
@@ -66,10 +68,22 @@ def _padding(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
         f"{name}-padding",
         tally,
         evidence,
-        f"{{count}} of the {name} {filled}, first at {{place}}: padding that counts? "
+        f"{{count}} of the {_of(name, evidence)} {filled}, first at {{place}}: padding that counts? "
         f"leave it out with {option}",
         option,
     )
+
+
+def _all_alike(name: str, tally: Tally, evidence: Evidence) -> bool:
+    count = evidence.scalars.distributions
+    if name == "predictions" and evidence.sampled:
+        return 4 * tally.count > 0.9 * count
+    return tally.count == count
+
+
+def _of(name: str, evidence: Evidence) -> str:
+    """What was looked at."""
+    return f"{name} (of every fourth)" if name == "predictions" and evidence.sampled else name
 
 
 def _fill_of(name: str, tally: Tally, evidence: Evidence) -> str:
@@ -78,23 +92,22 @@ def _fill_of(name: str, tally: Tally, evidence: Evidence) -> str:
     if space == "logits":
         return "of equal logits"
     exp_of_fill = 1 if space == "log-probs" else 0
-    length = evidence.shape[evidence.axis] if evidence.shape else 1
-    return "all 0" if tally.value == exp_of_fill * length else "all -100"
+    if tally.value == exp_of_fill * evidence.length:
+        return "all 0"
+    return "all of probability 0" if tally.value == 0 else "all -100"
 
 
 def _unnormalised(name: str, tally: Tally, evidence: Evidence) -> Iterator[Finding]:
     if not tally.count:
         return
     logs = getattr(evidence.spec, f"{name}_are") == "log-probs"
-    sample = " (of every fourth)" * (evidence.sampled and name == "predictions")
     option, remedy = _remedy(name, evidence)
     yield of_distributions(
         f"{name}-unnormalised",
         tally,
         evidence,
-        f"{{count}} of the {name}{sample}{', whose exp adds' if logs else ' adding'} up to something else "
-        f"than 1, "
-        f"worst {{value:.6g}} at {{place}}{remedy}",
+        f"{{count}} of the {_of(name, evidence)}{', whose exp adds' if logs else ' adding'} up to something "
+        f"else than 1, worst {{value:.6g}} at {{place}}{remedy}",
         option,
     )
 
@@ -130,8 +143,8 @@ def _wrong_axis(name: str, tally: Tally, look: Likeness, evidence: Evidence) -> 
         "wrong-axis",
         tally,
         evidence,
-        f"the {name} are normalised along axis {look.axis}, not along axis {evidence.axis}: {{count}} adding "
-        f"up to something else than 1, worst {{value:.6g}} at {{place}}; say {option}",
+        f"the {_of(name, evidence)} are normalised along axis {look.axis}, not along axis {evidence.axis}: "
+        f"{{count}} adding up to something else than 1, worst {{value:.6g}} at {{place}}; say {option}",
         option,
     )
 
@@ -154,7 +167,7 @@ def find_in_targets(evidence: Evidence) -> Iterator[Finding]:
     if not is_suspicious(observed)[1]:
         return
     worst, below = observed.targets_unnormalised, observed.targets_below_zero
-    if below.count and below.count == observed.targets_padding.count * evidence.shape[evidence.axis]:
+    if below.count and below.count == observed.targets_padding.count * evidence.length:
         below = Tally()
     if look is not None and _elsewhere(look, spec.targets_are, evidence):
         yield _wrong_axis("targets", worst, look, evidence)
@@ -201,6 +214,15 @@ def find_in_pairing(evidence: Evidence) -> Iterator[Finding]:
             message="predictions and targets are the same data, to the last element: "
             "a loss of them says nothing about a model",
         )
+    if evidence.loss == "bce" and evidence.spec.bce_with_logits and _are_probabilities(evidence):
+        yield Finding(
+            id="sigmoid-of-probs",
+            severity="warning",
+            message="the sigmoid is taken of predictions that all lie within [0, 1]: "
+            "if they are probabilities already, drop --predictions-are logits",
+            count=evidence.scalars.elements,
+            option="--predictions-are probs",
+        )
     alignment = evidence.alignment
     if alignment is not None and alignment.misaligned:
         yield Finding(
@@ -214,6 +236,14 @@ def find_in_pairing(evidence: Evidence) -> Iterator[Finding]:
             count=alignment.rows,
             value=alignment.agreement,
         )
+
+
+_FEW: Final = 8
+"""So few logits may lie within [0, 1] by chance."""
+
+
+def _are_probabilities(evidence: Evidence) -> bool:
+    return not evidence.observed.logits_outside.count and evidence.scalars.elements > _FEW
 
 
 def _mostly(tally: Tally, evidence: Evidence) -> bool:

@@ -34,6 +34,10 @@ class Tally(NamedTuple):
         """Keep the value that is farthest from 1, of equal ones the first."""
         return self._merge_ranked(other, lambda value: -abs(value - 1))
 
+    def merge_any(self, other: Tally) -> Tally:
+        """Whether there is one in either."""
+        return Tally(max(self.count, other.count))
+
     def _merge_ranked(self, other: Tally, rank: Callable[[float], float]) -> Tally:
         known = [tally for tally in (self, other) if tally.value is not None]
         best = min(known, key=lambda t: (rank(t.value or 0.0), _place(t)), default=self)
@@ -58,6 +62,8 @@ class Observations(NamedTuple):
     """Labels that are no class along the axis; their places are distributions."""
     predictions_outside: Tally = Tally()
     targets_outside: Tally = Tally()
+    logits_outside: Tally = Tally()
+    """Whether there is any logit outside [0, 1], where they are of single events; 1 or 0, no place."""
     predictions_above_zero: Tally = Tally()
     """Log-probabilities above 0 by more than rounding; the greatest is kept."""
     targets_above_zero: Tally = Tally()
@@ -87,6 +93,7 @@ class Observations(NamedTuple):
 
 _NOTHING: Final = Observations()
 _MERGES: Final = {
+    "logits_outside": Tally.merge_any,
     "predictions_above_zero": Tally.merge_greatest,
     "targets_above_zero": Tally.merge_greatest,
     "targets_below_zero": Tally.merge_least,

@@ -87,7 +87,10 @@ class PieceLosses:
         scratch = self._workspace.floats("scratch", values.shape)
         spare = self._workspace.floats("spare", values.shape)
         kernels.bce_with_logits(piece.logits, piece.y, piece.pos_weight, values, scratch, spare)
-        observe = Observations(targets_outside=places.outside(piece.y))
+        observe = Observations(
+            targets_outside=places.outside(piece.y),
+            logits_outside=Tally(int(not _within_unit(piece.logits))),
+        )
         if np.isfinite(values.sum()) or self.spec.zero_policy != "limit":
             return observe
         settled = kernels.settle_bce_with_logits(piece.logits, piece.y, piece.pos_weight, values)
@@ -120,6 +123,11 @@ class PieceLosses:
 
 _ROUNDING = 1e-3
 """What is above 0 by less may have been rounded up."""
+
+
+def _within_unit(z: Array) -> bool:
+    """Whether all lie within [0, 1]; of logits the first row tells in nearly every case."""
+    return all(bool(part.min() >= 0 and part.max() <= 1) for part in (z[0], z))
 
 
 def _clamped(log_p: Array, log_1mp: Array, y: Array) -> Mask | None:

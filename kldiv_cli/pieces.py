@@ -74,10 +74,10 @@ class Rows(NamedTuple):
     pos_weight: AnyArray | None
     length: int
     """Of a whole distribution."""
-    looked_at: Mask | None = None
-    """The rows whose log-probabilities are added up, which takes time; None for all."""
     selection: Selection = EVERYTHING
     """What of them counts."""
+    looked_at: Mask | None = None
+    """The rows whose log-probabilities are added up, which takes time; None for all."""
 
     @property
     def shape(self) -> tuple[int, int]:

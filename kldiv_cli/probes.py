@@ -18,16 +18,19 @@ from kldiv_cli.likeness import Likeness
 from kldiv_cli.selection import select
 from kldiv_cli.sources.base import AnyArray, Block, Source
 
-__all__ = ["alignment_of", "look_at"]
+__all__ = ["alignment_of", "is_bfloat16", "look_at"]
 
 Array = npt.NDArray[np.float64]
 
-_MOST_ROWS: Final = 512
+_ROWS: Final = 512
 _SHARE: Final = 16
 """At most one in that many elements is looked at once more."""
 _FREE: Final = 1 << 16
 """Elements that may always be."""
 _PLACES: Final = 8
+_GLANCE: Final = 4096
+_FEW_VALUES: Final = 8
+"""Whole numbers and the like are short in every storage type."""
 
 
 def look_at(source: Source) -> Likeness:
@@ -37,11 +40,20 @@ def look_at(source: Source) -> Likeness:
     return inspect_source(source)[1]
 
 
+def is_bfloat16(source: Source) -> bool:
+    """Whether float32 values have no more digits than bfloat16 has, as a sample of them shows."""
+    if source.dtype.newbyteorder("=") != np.float32 or 0 in source.shape:
+        return False
+    sample = source.read(next(spread(Layout(shape=source.shape, axis=None), _GLANCE, 1)), Buffer())
+    bits = np.ascontiguousarray(sample, np.float32).view(np.uint32)
+    return bool((bits & 0xFFFF == 0).all() and (bits != 0).any() and np.unique(bits).size > _FEW_VALUES)
+
+
 def alignment_of(job: Job) -> Alignment | None:
     """How rows of predictions and targets belong together; None where there are too few to tell."""
     length = job.length
     allowed = max(_FREE, math.prod(job.shape) // _SHARE) // max(length, 1)
-    wanted = min(_MOST_ROWS, allowed)
+    wanted = min(allowed, max(_ROWS, _FREE // max(length, 1)))
     if wanted < FEWEST_ROWS or length < 2:
         return None
     together: Rows | None = None
@@ -75,7 +87,7 @@ def _read(job: Job, block: Block) -> tuple[Array, Array] | None:
     if selection.rows is not None:
         predictions, stored = predictions[selection.rows], stored[selection.rows]
     log_predictions = _log_probs(predictions, "logits" if spec.log_softmax else spec.predictions_are, job)
-    targets = np.eye(job.length)[stored.astype(np.intp)] if labels else _probs(stored, job)
+    targets = _one_hot(stored, job.length) if labels else _probs(stored, job)
     known = np.isfinite(targets).all(axis=1) & ~np.isnan(log_predictions).any(axis=1)
     return log_predictions[known], targets[known]
 
@@ -83,6 +95,13 @@ def _read(job: Job, block: Block) -> tuple[Array, Array] | None:
 def _rows(source: Source, block: Block, axis: int) -> AnyArray:
     moved = np.moveaxis(source.read(block, Buffer()), axis, -1)
     return moved.reshape(-1, moved.shape[-1])
+
+
+def _one_hot(labels: AnyArray, classes: int) -> Array:
+    targets = np.zeros((labels.size, classes))
+    known = np.flatnonzero((labels >= 0) & (labels < classes))
+    targets[known, labels[known].astype(np.intp)] = 1.0
+    return targets
 
 
 def _mask(job: Job, block: Block) -> npt.NDArray[Any] | None:
