@@ -24,7 +24,7 @@ _FINE: Final = 2.0**-40
 # Terms
 
 
-def find_in_terms(evidence: Evidence, misuse: list[Finding]) -> Iterator[Finding]:
+def find_in_terms(evidence: Evidence) -> Iterator[Finding]:
     observed, spec = evidence.observed, evidence.spec
     if observed.zero_terms.count:
         yield _zero_terms(observed.zero_terms, evidence)
@@ -66,7 +66,7 @@ def find_in_terms(evidence: Evidence, misuse: list[Finding]) -> Iterator[Finding
             "unchecked; labels of -1 and 1 are to be mapped to 0 and 1",
         )
     least = observed.negative_distributions.value
-    if least is not None and least < _NOISE and not misuse:
+    if least is not None and least < _NOISE:
         yield _negative(observed.negative_distributions, evidence)
 
 

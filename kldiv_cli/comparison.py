@@ -44,7 +44,7 @@ from kldiv_cli.reductions import Divisors, reduce_sum
 from kldiv_cli.shapes import check_label_shape, fit
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
-from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, check_groups
+from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics
 from kldiv_cli.streaming import Progress, merge_blocks
 
 __all__ = [
@@ -173,8 +173,6 @@ def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept 
         )
     if inputs.labels is not None:
         check_label_shape(fitted.predictions, inputs.labels, axis)
-    if spec.blocks_of is not None:
-        check_groups(math.prod(outer), spec.blocks_of)
     names = [name for name in KEPT if inputs.labels is not None or name != "delta_p_label"]
     few = math.prod(shape) > 0 and math.prod(outer) <= LIMIT // len(names)
     selected = spec.mask or settings.ignore_value is not None

@@ -5,6 +5,8 @@ Most wrong numbers come from inputs that are not what they were taken for.
 
 from __future__ import annotations
 
+import math
+
 from kldiv_cli.anomalies import find_in_precision, find_in_terms
 from kldiv_cli.evidence import Evidence
 from kldiv_cli.findings import Finding, counted, told
@@ -19,12 +21,12 @@ __all__ = ["find", "find_odd_distributions", "find_reduction"]
 def find(evidence: Evidence) -> tuple[Finding, ...]:
     """Turn what was observed into what is said; nothing for data that is as it should be."""
     if not evidence.scalars.elements:
-        return (_empty(),)
+        return (_empty(evidence),)
     predictions, targets = list(find_in_predictions(evidence)), list(find_in_targets(evidence))
     named = {(finding.id, finding.option) for finding in predictions}
     targets = [finding for finding in targets if (finding.id, finding.option) not in named]
     misuse = [*predictions, *targets, *find_in_pairing(evidence)]
-    return (*misuse, *find_in_terms(evidence, misuse), *find_in_precision(evidence))
+    return (*misuse, *find_in_terms(evidence), *find_in_precision(evidence))
 
 
 def find_reduction(
@@ -52,11 +54,13 @@ def find_reduction(
     )
 
 
-def _empty() -> Finding:
+def _empty(evidence: Evidence) -> Finding:
     return Finding(
         id="empty",
         severity="warning",
-        message="nothing counts: the arrays are empty, or all of them is masked",
+        message="nothing counts: all of it is masked or ignored"
+        if math.prod(evidence.shape)
+        else "the arrays are empty: there is nothing to measure",
         count=0,
     )
 

@@ -22,7 +22,15 @@ from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Loss
 from kldiv_cli.statistics import Kept, groups_of, sketch_of, worst_of
 
-__all__ = ["add_segments", "finish", "judge_masses", "scattered", "with_statistics", "write_distributions"]
+__all__ = [
+    "add_segments",
+    "finish",
+    "judge_masses",
+    "labels_outside",
+    "scattered",
+    "with_statistics",
+    "write_distributions",
+]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -54,7 +62,9 @@ def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, .
         if sums is not None:
             losses = add_segments(sums if alive is None else sums[alive])
             partial = partial.merge(_distributions(job, loss, block, losses, chosen))
-        finished.append(partial.merge(LossPartial(observations=judged)))
+        finished.append(
+            partial.merge(LossPartial(observations=judged if loss == "kl" else _of_softmax(judged)))
+        )
     return tuple(finished)
 
 
@@ -80,6 +90,15 @@ def with_statistics(
         if spec.blocks_of is not None:
             part = part._replace(groups=groups_of(values, lie(np.arange(values.size)), spec.blocks_of))
     return part
+
+
+def _of_softmax(judged: Observations) -> Observations:
+    """What matters to a loss of elements: nothing is expected to add up to 1, but for a softmax."""
+    return Observations(
+        labels_outside=judged.labels_outside,
+        predictions_probable=judged.predictions_probable,
+        targets_probable=judged.targets_probable,
+    )
 
 
 def _labels_outside(job: Job, block: Block, chosen: Indices | None) -> Tally:

@@ -179,7 +179,7 @@ def _keeper(spec: Spec, loss: Loss, shape: tuple[int, ...], axis: int) -> Kept |
     """What keeps every value for the statistics, where they are few enough."""
     units = _unit_shape(loss, shape, axis)
     if spec.blocks_of is not None:
-        check_groups(math.prod(units), spec.blocks_of)
+        check_groups(math.prod(units), spec.blocks_of, LIMIT // len(spec.losses))
     if math.prod(units) > LIMIT // len(spec.losses):
         return None
     return Kept(units, selected=spec.selects)

@@ -207,7 +207,8 @@ def find_in_targets(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_in_pairing(evidence: Evidence) -> Iterator[Finding]:
-    if not evidence.differ:
+    alone = evidence.scalars.elements == 1 or (evidence.loss == "kl" and evidence.length == 1)
+    if not evidence.differ and not alone:
         yield Finding(
             id="identical",
             severity="warning",

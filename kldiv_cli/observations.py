@@ -35,8 +35,8 @@ class Tally(NamedTuple):
         return self._merge_ranked(other, lambda value: -abs(value - 1))
 
     def merge_any(self, other: Tally) -> Tally:
-        """Whether there is one in either."""
-        return Tally(max(self.count, other.count))
+        """Whether there is one in either: the larger count, of equal ones that of the first place."""
+        return max(self, other, key=lambda tally: (tally.count, -_place(tally)))
 
     def _merge_ranked(self, other: Tally, rank: Callable[[float], float]) -> Tally:
         known = [tally for tally in (self, other) if tally.value is not None]

@@ -319,9 +319,9 @@ def groups_of(values: Array, places: Indices, size: int) -> Groups:
     )
 
 
-def check_groups(count: int, size: int) -> None:
-    """Refuse more groups than are bounded memory."""
-    if count > LIMIT // 3 and -(-count // size) > _MOST_GROUPS:
+def check_groups(count: int, size: int, kept: int) -> None:
+    """Refuse more groups than are bounded memory, of values that are not `kept`."""
+    if count > kept and -(-count // size) > _MOST_GROUPS:
         raise UsageError(
             f"blocks_of {size}: of {count} values these are more than {_MOST_GROUPS} blocks; "
             f"take {-(-count // _MOST_GROUPS)} or more"

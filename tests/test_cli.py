@@ -353,11 +353,12 @@ def test_the_split_by_target_is_in_every_format(compute: Compute, format: str) -
 
 def test_a_vector_is_one_distribution_whose_odd_terms_are_counted(compute: Compute) -> None:
     np.save("q1.npy", np.array([0.5, 0.0, 0.5]))
-    np.save("p1.npy", np.array([0.5, 0.0, 0.5]))
+    np.save("p1.npy", np.array([0.25, 0.0, 0.75]))
     run = compute("q1.npy", "p1.npy", "--predictions-are", "probs", "--json")
     assert run.code == 0
     record = strict_json(run.out)
-    assert (record["sum"], record["distributions"]) == (0.0, 1)
+    assert record["distributions"] == 1
+    assert record["sum"] == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
     assert [(f["id"], f["count"], f["place"]) for f in record["findings"]] == [("zero-terms", 1, [1])]
 
 
@@ -473,9 +474,10 @@ def test_weights_go_with_bce_only(compute: Compute) -> None:
 
 def test_the_zero_policy_is_the_limit_or_that_of_torch(compute: Compute) -> None:
     np.save("q0.npy", np.array([[1.0, 0.0], [0.5, 0.5]]))
-    arguments = ["q0.npy", "q0.npy", "--predictions-are", "probs", "--reduction", "sum"]
+    np.save("p0.npy", np.array([[1.0, 0.0], [1.0, 0.0]]))
+    arguments = ["q0.npy", "p0.npy", "--predictions-are", "probs", "--reduction", "sum"]
     limit = compute(*arguments)
-    assert "0.0" in limit.out.split()
+    assert repr(math.log(2)) in limit.out.split()
     assert limit.err.startswith("note: 1 term 0 by the limit, first at [0, 1]")
     torch = compute(*arguments, "--zero-policy", "torch")
     assert "nan" in torch.out.split()

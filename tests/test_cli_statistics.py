@@ -470,6 +470,7 @@ def test_strict_does_not_mind_notes_and_data_as_it_should_be(compute: Compute) -
 
 def test_strict_warnings_of_what_does_not_count_are_none(compute: Compute) -> None:
     np.save("mask2.npy", np.array([True, False]))
+    np.save("flat_p.npy", np.load("flat_p.npy") + np.array([[0.1, -0.1], [0.0, 0.0]]))
     arguments = ("flat_q.npy", "flat_p.npy", "--predictions-are", "probs", "--mask", "mask2.npy")
     assert compute(*arguments, "--strict").code == 0
 

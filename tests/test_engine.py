@@ -18,13 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kldiv_cli import streaming
 from kldiv_cli.blocks import Block, Layout, axis_windows, cut
 from kldiv_cli.distributions import finish
 from kldiv_cli.engine import BlockWorker
 from kldiv_cli.job import Job
 from kldiv_cli.kernels import merge_partition
 from kldiv_cli.observations import Observations, Tally
-from kldiv_cli.partials import LossPartial, WindowResult
+from kldiv_cli.partials import LossPartial
 from kldiv_cli.pieces import Norm, Norms
 from kldiv_cli.reductions import exact_sum
 from kldiv_cli.sources import AnyArray, ArraySource, Inputs, open_source
@@ -172,13 +173,7 @@ def test_windows_along_the_axis_join_to_the_whole(
         worker = BlockWorker(job)
         norms = joined_norms(worker, windows)
         results = [worker.evaluate_window(window, norms) for window in windows]
-        partials = merged([result.partials for result in results])
-        sums = tuple(
-            None if of_loss[0] is None else np.concatenate(of_loss, axis=1)
-            for of_loss in zip(*(result.segment_sums for result in results), strict=True)
-        )
-        extent = (results[0].shape[0], sum(result.shape[1] for result in results))
-        obtained = finish(job, everything(shape), WindowResult(partials, sums, extent))
+        obtained = finish(job, everything(shape), streaming._joined(results))
         whole = BlockWorker(job).evaluate(everything(shape))
     assert spelled(obtained) == spelled(whole)
 

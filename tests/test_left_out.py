@@ -8,11 +8,11 @@ from unittest import mock
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
+from test_misuse import ids, pieces_of
 
 from kldiv_cli import evaluate
-from kldiv_cli.kernels import SEGMENT
 from kldiv_cli.alignment import align, rows_of
-from test_misuse import ids, pieces_of
+from kldiv_cli.kernels import SEGMENT
 
 
 # 1 crash -> tests/test_masses.py, tests/test_misuse.py
@@ -44,7 +44,11 @@ def test_nothing_left_in_memory_is_taken_for_what_logit_targets_of_bce_add_up_to
     rng = np.random.default_rng(1)
     with mock.patch("numpy.empty", lambda shape, dtype=float, **k: np.full(shape, rest, dtype)):
         result = evaluate(
-            rng.normal(0, 2, (20, 5)), rng.normal(0, 2, (20, 5)), loss="bce", log_softmax=1, targets_are="logits"
+            rng.normal(0, 2, (20, 5)),
+            rng.normal(0, 2, (20, 5)),
+            loss="bce",
+            log_softmax=1,
+            targets_are="logits",
         )
     assert result.findings == ()
 
@@ -91,7 +95,9 @@ def test_nothing_is_said_of_logits_of_few_classes_that_are_equal_by_chance(dtype
     rng = np.random.default_rng(1)
     teacher = rng.normal(0, 3, (20_000, classes))
     student = -teacher + 2 * np.sign(teacher)  # of another opinion, each row
-    for found in evaluate(student.astype(dtype), teacher.astype(dtype), log_softmax=-1, targets_are="logits").findings:
+    for found in evaluate(
+        student.astype(dtype), teacher.astype(dtype), log_softmax=-1, targets_are="logits"
+    ).findings:
         assert not found.id.endswith("-padding")
 
 

@@ -440,7 +440,8 @@ def test_completion_for_a_shell_is_shown() -> None:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("kldiv comp", ["compute"]),
+        ("kldiv comp", ["compute", "compare"]),
+        ("kldiv compu", ["compute"]),
         ("kldiv compute --reduc", ["--reduction", "--reduce"]),
         ("kldiv compute --reduction d", ["distmean"]),
         ("kldiv compute --targets-are l", ["log-probs", "logits", "labels"]),
@@ -532,7 +533,10 @@ def test_a_progress_bar_is_shown_on_a_terminal_where_it_is_asked_for(pair: Path)
 def test_a_progress_bar_is_shown_unasked_for_large_files_on_a_terminal_only(tmp_path: Path) -> None:
     for name in ("q.npy", "p.npy"):
         sparse(tmp_path / name, 33 << 20)
-    arguments = ["compute", "q.npy", "p.npy", "--log-target"]
+    with open(tmp_path / "q.npy", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x05")
+    arguments = ["compute", "q.npy", "p.npy", "--loss", "bce", "--predictions-are", "logits"]
     assert "━━━" in on_terminal(*arguments, cwd=tmp_path, streams=["stderr"]).text
     assert on_terminal(*arguments, "--no-progress", cwd=tmp_path, streams=["stderr"]).text == ""
     assert kldiv(*arguments, cwd=tmp_path).stderr == ""

@@ -90,7 +90,7 @@ def test_weights_where_nothing_counts_do_not_matter(garbage: float) -> None:
     odd = {name: np.where(COUNTED, factor, garbage) for name, factor in factors.items()}
     values, observed = terms_of("bce", spec, z, y, counted=True, **odd)
     np.testing.assert_array_equal(values, np.where(COUNTED, expected, 0.0))
-    assert observed == Observations()
+    assert observed == Observations(logits_outside=Tally(1))
 
 
 def test_terms_that_count_are_observed_beside_those_that_do_not() -> None:
@@ -107,7 +107,7 @@ def test_a_bce_term_that_counts_is_clamped_and_told() -> None:
     spec = resolve_spec(losses=("bce",), mask=True)
     p, y = np.array([[0.5, 0.0, 0.0], [0.0, 0.5, 0.5]]), np.ones((2, 3))
     values, observed = terms_of("bce", spec, p, y, counted=True)
-    assert observed == Observations(clamped_terms=Tally(1, 1, 100.0))
+    assert observed == Observations(clamped_terms=Tally(1, 1, 100.0), saturated_predictions=Tally(1, 1, 0.0))
     assert values[0].tolist() == [math.log(2), 100.0, 0.0]
 
 

@@ -491,9 +491,9 @@ def test_block_error_takes_sums_and_counts() -> None:
 
 
 def test_more_blocks_than_memory_is_bounded_to_are_refused_with_a_size_that_goes() -> None:
-    with mock.patch.object(statistics, "LIMIT", 100), mock.patch.object(statistics, "_MOST_GROUPS", 10):
-        check_groups(100, 2)
-        check_groups(1000, 100)
+    with mock.patch.object(statistics, "_MOST_GROUPS", 10):
+        check_groups(100, 2, kept=100)
+        check_groups(1000, 100, kept=100)
         with pytest.raises(UsageError, match=r"blocks_of 99: .* more than 10 blocks; take 101 or more"):
-            check_groups(1001, 99)
-        check_groups(1001, 101)
+            check_groups(1001, 99, kept=100)
+        check_groups(1001, 101, kept=100)
