@@ -31,8 +31,7 @@ def mass_of_log_probs(x: Array, looked_at: Mask | None) -> Array:
     """
     if looked_at is not None:
         mass = np.full((len(x), count_segments(x.shape[1])), np.nan)
-        if looked_at.any():
-            mass[looked_at] = mass_of_log_probs(x[looked_at], None)
+        mass[looked_at] = mass_of_log_probs(x[looked_at], None)
         return mass
     p = x.astype(np.float32)
     with np.errstate(over="ignore"):

@@ -126,8 +126,8 @@ _ROUNDING = 1e-3
 
 
 def _within_unit(z: Array) -> bool:
-    """Whether all lie within [0, 1]; of logits the first row tells in nearly every case."""
-    return all(bool(part.min() >= 0 and part.max() <= 1) for part in (z[0], z))
+    """Whether all lie within [0, 1] and not all are 0; of logits the first row tells in nearly every case."""
+    return all(bool(part.min() >= 0 and part.max() <= 1) for part in (z[0], z)) and bool(z.any())
 
 
 def _clamped(log_p: Array, log_1mp: Array, y: Array) -> Mask | None:

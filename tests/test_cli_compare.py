@@ -339,7 +339,7 @@ def test_empty_arrays_have_a_result_and_a_warning(compare: Compare) -> None:
     run = compare("none.npy", "none.npy", "--json")
     assert (run.code, run.err) == (
         0,
-        "warning: nothing counts: the arrays are empty, or all of them is masked\n",
+        "warning: the arrays are empty: there is nothing to measure\n",
     )
     assert json.loads(run.out)["nonfinite"]["kl.mean"] == "nan"
 

@@ -60,7 +60,7 @@ def test_nothing_counting_is_a_warning_and_the_only_one() -> None:
     observed = Observations(nan_terms=Tally(1, 0, math.nan))
     finding = only(observed, shape=(0, 3), differ=False)
     assert (finding.id, finding.severity, finding.count) == ("empty", "warning", 0)
-    assert finding.message == "nothing counts: the arrays are empty, or all of them is masked"
+    assert finding.message == "the arrays are empty: there is nothing to measure"
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,32 @@ def test_predictions_that_are_not_normalised_are_told_by_the_worst_sum(space: st
     assert finding.message.startswith(says)
 
 
-def test_a_count_of_every_fourth_distribution_says_so() -> None:
-    look = Likeness("logits")
-    assert "(of every fourth)" in only(UNNORMALISED, predictions_look=look, sampled=True).message
-    assert "(of every fourth)" not in only(UNNORMALISED, predictions_look=look).message
+PADDING = Observations(predictions_padding=Tally(2, 1, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("observed", "look", "id"),
+    [
+        (UNNORMALISED, Likeness("logits"), "predictions-unnormalised"),
+        (UNNORMALISED, Likeness("probs", 1), "predictions-probs"),
+        (UNNORMALISED, Likeness("log-probs", 0), "wrong-axis"),
+        (PADDING, None, "predictions-padding"),
+    ],
+)
+def test_a_count_of_every_fourth_distribution_says_so(
+    observed: Observations, look: Likeness | None, id: str
+) -> None:
+    for sampled in (True, False):
+        finding = only(observed, predictions_look=look, sampled=sampled, shape=(400, 3))
+        assert finding.id == id
+        assert ("the predictions (of every fourth)" in finding.message) is sampled
+
+
+def test_all_targets_are_counted_where_only_every_fourth_of_the_predictions_is() -> None:
+    observed = Observations(targets_unnormalised=Tally(3, 1, 7.5), targets_padding=Tally(2, 1, 0.0))
+    told = findings(observed, targets_look=Likeness("probs", 1), sampled=True, shape=(400, 3))
+    assert [f.id for f in told] == ["targets-padding", "targets-unnormalised"]
+    assert not any("of every fourth" in f.message for f in told)
 
 
 @pytest.mark.parametrize(("count", "found"), [(2, False), (3, True), (4, True)])
@@ -212,12 +234,14 @@ def test_both_along_another_axis_are_told_once() -> None:
     [
         ("predictions", "log-probs", 3.0, "all 0", "--mask FILE"),
         ("predictions", "log-probs", 1e-43, "all -100", "--mask FILE"),
+        ("predictions", "log-probs", 0.0, "all of probability 0", "--mask FILE"),
         ("predictions", "probs", 0.0, "all 0", "--mask FILE"),
         ("predictions", "logits", -math.inf, "of equal logits", "--mask FILE"),
         ("targets", "probs", 0.0, "all 0", "--mask FILE"),
         ("targets", "probs", -300.0, "all -100", "--ignore-value -100"),
         ("targets", "log-probs", 3.0, "all 0", "--mask FILE"),
         ("targets", "log-probs", 1e-43, "all -100", "--ignore-value -100"),
+        ("targets", "log-probs", 0.0, "all of probability 0", "--mask FILE"),
         ("targets", "logits", -math.inf, "of equal logits", "--mask FILE"),
     ],
 )
@@ -239,6 +263,13 @@ def test_where_all_distributions_are_alike_none_is_padding() -> None:
     assert findings(observed, options={"predictions_are": "logits"}) == ()
 
 
+@pytest.mark.parametrize(("count", "told"), [(50, True), (90, True), (91, False), (100, False)])
+def test_of_every_fourth_nearly_all_are_all(count: int, told: bool) -> None:
+    observed = Observations(predictions_padding=Tally(count, 0, 3.0))
+    assert bool(findings(observed, shape=(400, 3), sampled=True)) is told
+    assert findings(observed, shape=(400, 3)) != ()
+
+
 # How both belong together
 
 
@@ -248,7 +279,16 @@ def test_the_same_data_twice_is_a_warning() -> None:
 
 
 def alignment(**changes: Any) -> Alignment:
-    at_chance = Alignment(rows=400, agreement=0.1, chance=0.1, worse_than_mean=True, means_agree=True)
+    at_chance = Alignment(
+        rows=400,
+        agreement=0.1,
+        chance=0.1,
+        confidence=0.6,
+        excess=1.5,
+        information_predictions=1.0,
+        information_targets=1.0,
+        distance=0.0,
+    )
     return at_chance._replace(**changes)
 
 
@@ -260,6 +300,34 @@ def test_rows_in_another_order_are_a_warning_with_agreement_and_chance() -> None
 
 def test_rows_that_agree_are_not_remarked_on() -> None:
     assert findings(alignment=alignment(agreement=0.3)) == ()
+
+
+WITH_LOGITS: dict[str, Any] = {"loss": "bce", "options": {"predictions_are": "logits"}}
+OUTSIDE = Observations(logits_outside=Tally(1))
+
+
+def test_a_sigmoid_of_probabilities_is_a_warning_that_names_what_they_are() -> None:
+    finding = only(**WITH_LOGITS)
+    assert finding == Finding(
+        id="sigmoid-of-probs",
+        severity="warning",
+        message="the sigmoid is taken of predictions that all lie within [0, 1]: "
+        "if they are probabilities already, drop --predictions-are logits",
+        count=12,
+        option="--predictions-are probs",
+    )
+    assert findings(OUTSIDE, **WITH_LOGITS) == ()
+
+
+def test_a_few_logits_may_lie_within_the_unit_interval_by_chance() -> None:
+    assert findings(**WITH_LOGITS, shape=(2, 4)) == ()
+    assert only(**WITH_LOGITS, shape=(3, 3)).count == 9
+
+
+def test_no_sigmoid_is_remarked_on_where_none_is_taken() -> None:
+    assert findings(loss="bce") == ()
+    assert findings(loss="bce", options={"log_softmax": 1}) == ()
+    assert findings(options={"log_softmax": 1}) == ()
 
 
 # Terms
@@ -291,7 +359,7 @@ def test_terms_that_are_nan_only_by_the_policy_are_a_warning_that_names_the_limi
     ("name", "id", "value", "option", "says"),
     [
         ("infinite_terms", "infinite-terms", math.inf, None, "rules out what the target holds possible"),
-        ("nan_terms", "nan-terms", math.nan, "--mask", "nan or infinite, or a probability is below 0"),
+        ("nan_terms", "nan-terms", math.nan, "--mask FILE", "nan or infinite, or a probability is below 0"),
         ("clamped_terms", "clamped-terms", 100.0, "--predictions-are logits", "is not the true loss"),
     ],
 )
@@ -314,9 +382,9 @@ def test_the_clamp_of_a_softmax_can_not_be_helped_by_logits() -> None:
 
 
 def test_targets_outside_the_unit_interval_are_a_warning_with_logits_only() -> None:
-    observed = Observations(targets_outside=Tally(3, 7, 2.0))
+    observed = OUTSIDE._replace(targets_outside=Tally(3, 7, 2.0))
     assert findings(observed, loss="bce") == ()
-    finding = only(observed, loss="bce", options={"predictions_are": "logits"})
+    finding = only(observed, **WITH_LOGITS)
     assert (finding.id, finding.severity, finding.count, finding.place, finding.value) == (
         "targets-outside",
         "warning",
@@ -366,9 +434,25 @@ def test_a_negative_divergence_is_a_note_within_the_rounding_of_the_storage_and_
     assert "not normalised" in beyond.message
 
 
-def test_a_negative_divergence_is_not_told_where_its_cause_is() -> None:
+@pytest.mark.parametrize("bfloat16", [(True, False), (False, True), (True, True)])
+def test_a_negative_divergence_is_within_the_rounding_of_bfloat16(bfloat16: tuple[bool, bool]) -> None:
+    for least, severity in ((-(2.0**-4), "note"), (-0.07, "warning")):
+        observed = Observations(negative_distributions=Tally(1, 2, least))
+        finding = only(observed, dtypes=("f4", "f4"), bfloat16=bfloat16)
+        assert (finding.id, finding.severity) == ("negative-kl", severity)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4"])
+def test_a_divergence_below_zero_by_the_rounding_of_float64_is_not_spoken_of(dtype: str) -> None:
+    for least, told in ((-1e-15, False), (-2.2e-16, False), (-1.1e-15, True)):
+        observed = Observations(negative_distributions=Tally(1, 2, least))
+        assert bool(findings(observed, dtypes=(dtype, dtype))) is told
+
+
+def test_a_negative_divergence_is_told_after_its_cause() -> None:
     observed = UNNORMALISED._replace(negative_distributions=Tally(1, 2, -3.0))
-    assert only(observed, predictions_look=Likeness("probs", 1)).id == "predictions-probs"
+    told = [finding.id for finding in findings(observed, predictions_look=Likeness("probs", 1))]
+    assert told == ["predictions-probs", "negative-kl"]
 
 
 def test_a_negative_divergence_is_placed_among_the_distributions() -> None:
@@ -422,6 +506,18 @@ def test_a_mean_below_the_rounding_of_float16_is_a_note_with_the_floor(
         assert (finding.id, finding.severity) == ("low-precision", "note")
         assert finding.value == pytest.approx(floor)
     assert findings(shape=shape, total=1.01 * floor * shape[0], dtypes=dtypes) == ()
+
+
+@pytest.mark.parametrize("bfloat16", [(True, False), (False, True), (True, True)])
+def test_a_mean_below_the_rounding_of_bfloat16_is_a_note_with_its_floor(
+    bfloat16: tuple[bool, bool],
+) -> None:
+    floor = 2.0**-9 * math.log(3)
+    finding = only(total=0.99 * floor * 4, dtypes=("f4", "f4"), bfloat16=bfloat16)
+    assert (finding.id, finding.severity, finding.value) == ("low-precision", "note", pytest.approx(floor))
+    assert finding.message.startswith("bfloat16 has two digits: ")
+    assert only(total=1e-9, dtypes=("f2", "f4")).message.startswith("float16 has three digits: ")
+    assert findings(total=1.01 * floor * 4, dtypes=("f4", "f4"), bfloat16=bfloat16) == ()
 
 
 def test_no_precision_is_remarked_on_but_that_of_float16_with_kl() -> None:

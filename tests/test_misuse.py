@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pytest
 from scipy.special import expit, log_softmax, logsumexp, softmax, xlogy
 
-from kldiv_cli import evaluate
+import kldiv_cli
 from kldiv_cli.__main__ import main
 from kldiv_cli.errors import KldivError
 from kldiv_cli.evaluation import Evaluation
@@ -27,6 +28,9 @@ from kldiv_cli.kernels import SEGMENT
 AnyArray = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Options = dict[str, Any]
+
+evaluate = partial(kldiv_cli.evaluate, workers=1)
+"""Threads take longer to start than most of these arrays take to be read."""
 
 
 # Data, and the right number
@@ -43,6 +47,9 @@ class Place(NamedTuple):
     def outer(self) -> tuple[int, ...]:
         return self.shape[: self.axis] + self.shape[self.axis + 1 :]
 
+    def of_classes(self, classes: int) -> Place:
+        return self._replace(shape=(*self.shape[: self.axis], classes, *self.shape[self.axis + 1 :]))
+
 
 SMALL = Place((40, 7), 1, 0)
 PLACES = [
@@ -58,6 +65,18 @@ STORAGE = ["f2", "f4", "f8"]
 
 everywhere = pytest.mark.parametrize("place", PLACES)
 stored_as = pytest.mark.parametrize("dtype", STORAGE)
+IN_EACH = ("rows", "more than a segment", "windows")
+"""Where each dtype is tried; elsewhere the classes only lie differently, and float32 tells."""
+
+stored_everywhere = pytest.mark.parametrize(
+    ("place", "dtype"),
+    [
+        pytest.param(*place.values, dtype, id=f"{place.id}-{dtype}")
+        for place in PLACES
+        for dtype in STORAGE
+        if place.id in IN_EACH or dtype == "f4"
+    ],
+)
 
 
 class Pair:
@@ -298,8 +317,7 @@ def told_option(findings: list[tuple[str, str | None]], mistake: Mistake) -> str
 
 
 @each_mistake
-@stored_as
-@everywhere
+@stored_everywhere
 def test_an_array_in_another_space_is_found_and_the_option_shown_mends_it(
     mistake: Mistake, dtype: str, place: Place
 ) -> None:
@@ -364,8 +382,7 @@ def worst_sum(masses: Floats, value: float, place: tuple[int, ...] | None) -> No
     assert masses[place] == pytest.approx(value, rel=1e-5)
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 def test_probabilities_for_log_probabilities_are_told_by_their_worst_sum(dtype: str, place: Place) -> None:
     pair = Pair(place, dtype)
     predictions = pair("predictions", "probs")
@@ -376,8 +393,7 @@ def test_probabilities_for_log_probabilities_are_told_by_their_worst_sum(dtype: 
     worst_sum(masses, found.value, found.place)
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 def test_logits_are_told_by_the_greatest_above_zero(dtype: str, place: Place) -> None:
     pair = Pair(place, dtype)
     logits = pair("predictions", "logits")
@@ -387,8 +403,7 @@ def test_logits_are_told_by_the_greatest_above_zero(dtype: str, place: Place) ->
     assert found.value == logits.max()
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 @pytest.mark.parametrize("space", ["logits", "log-probs"])
 def test_targets_that_are_no_probabilities_are_told_by_the_least_below_zero(
     dtype: str, place: Place, space: str
@@ -401,8 +416,7 @@ def test_targets_that_are_no_probabilities_are_told_by_the_least_below_zero(
     assert found.value == targets.min()
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 def test_a_softmax_of_probabilities_is_told_by_the_first(dtype: str, place: Place) -> None:
     pair = Pair(place, dtype)
     result = evaluate(pair("predictions", "probs"), pair("targets", "probs"), log_softmax=place.axis)
@@ -428,7 +442,8 @@ def test_a_distribution_that_is_not_normalised_is_told_with_its_sum(
     assert (found.severity, found.count, found.place) == ("warning", 1, odd)
     assert found.value == pytest.approx(0.75, rel=1e-5)
     if name == "predictions":
-        assert f"--log-softmax {place.axis}" in found.message
+        assert found.option == f"--log-softmax {place.axis}"
+        assert found.option in found.message
         right = evaluate(*arrays.values(), log_softmax=place.axis)
         assert right.findings == ()
         expected = kl_of(arrays["predictions"], ("logits", "probs"), arrays["targets"], place.axis)
@@ -438,8 +453,7 @@ def test_a_distribution_that_is_not_normalised_is_told_with_its_sum(
 # Terms
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 def test_terms_that_pytorch_makes_nan_are_counted_and_the_policy_decides(dtype: str, place: Place) -> None:
     pair = Pair(place, dtype)
     first = (slice(None),) * place.axis + (slice(0, 2),)
@@ -462,8 +476,7 @@ def test_terms_that_pytorch_makes_nan_are_counted_and_the_policy_decides(dtype: 
     assert evaluate(predictions, targets, **mended({"axis": place.axis}, found.option)).sum == limit.sum
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 def test_infinite_terms_are_counted_and_the_first_is_named(dtype: str, place: Place) -> None:
     pair = Pair(place, dtype)
     logits, targets = pair("predictions", "logits"), pair("targets", "probs")
@@ -535,8 +548,7 @@ def test_a_mean_below_the_rounding_of_float16_is_a_note_that_a_wider_type_mends(
     assert abs(coarse.distmean - fine.distmean) < found.value
 
 
-@stored_as
-@everywhere
+@stored_everywhere
 def test_the_same_data_twice_is_a_warning_until_one_element_differs(dtype: str, place: Place) -> None:
     logits = Pair(place, dtype)("targets", "logits")
     options: Options = {"log_softmax": place.axis, "targets_are": "logits"}
@@ -545,6 +557,17 @@ def test_the_same_data_twice_is_a_warning_until_one_element_differs(dtype: str, 
     assert (found.severity, result.sum) == ("warning", 0.0)
     other = logits.copy()
     other[(-1,) * logits.ndim] += 3
+    assert "identical" not in ids(evaluate(logits, other, **options))
+
+
+@stored_as
+def test_the_same_data_with_nan_are_the_same_data(dtype: str) -> None:
+    logits = Pair(SMALL, dtype)("targets", "logits")
+    logits[0, 0] = math.nan
+    options: Options = {"log_softmax": 1, "targets_are": "logits"}
+    assert "identical" in ids(evaluate(logits, logits.copy(), **options))
+    other = logits.copy()
+    other[0, 0] = 1.0
     assert "identical" not in ids(evaluate(logits, other, **options))
 
 
@@ -569,15 +592,17 @@ FILLS = [
     ("predictions", "probs", 0.0, "--mask FILE"),
     ("predictions", "logits", 0.0, "--mask FILE"),
     ("predictions", "logits", 5.5, "--mask FILE"),
+    ("targets", "logits", 5.5, "--mask FILE"),
 ]
 
 
 @pytest.mark.parametrize(("name", "space", "fill", "option"), FILLS)
-@stored_as
-@everywhere
+@stored_everywhere
 def test_padding_is_counted_and_leaving_it_out_gives_the_mean_of_the_rest(
     name: str, space: str, fill: float, option: str, dtype: str, place: Place
 ) -> None:
+    if fill == 5.5:  # which fewer logits may be by chance
+        place = place.of_classes(max(16, place.shape[place.axis]))
     pair = Pair(place, dtype)
     spaces = {"predictions": "log-probs", "targets": "probs"} | {name: space}
     arrays = {role: pair(role, spaces[role]) for role in spaces}
@@ -593,6 +618,31 @@ def test_padding_is_counted_and_leaving_it_out_gives_the_mean_of_the_rest(
     rest = [np.moveaxis(array, place.axis, -1)[kept] for array in arrays.values()]
     expected = kl_of(rest[0], (spaces["predictions"], spaces["targets"]), rest[1], -1)
     assert right.distmean == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fill", "classes", "told"), [(5.5, 16, True), (5.5, 15, False), (0.0, 4, True), (0.0, 3, False)]
+)
+@pytest.mark.parametrize("name", ["predictions", "targets"])
+def test_equal_logits_are_padding_where_they_are_too_many_for_chance(
+    name: str, fill: float, classes: int, told: bool
+) -> None:
+    pair = Pair(SMALL.of_classes(classes))
+    arrays = {role: pair(role, "logits") for role in ("predictions", "targets")}
+    arrays[name][5] = fill
+    result = evaluate(*arrays.values(), log_softmax=1, targets_are="logits")
+    assert (f"{name}-padding" in ids(result)) is told
+
+
+@pytest.mark.parametrize("name", ["predictions", "targets"])
+def test_a_distribution_of_minus_infinity_is_not_said_to_be_minus_100(name: str) -> None:
+    pair = Pair()
+    arrays = {role: pair(role, "log-probs") for role in ("predictions", "targets")}
+    arrays[name][2] = -math.inf
+    found = finding(evaluate(*arrays.values(), log_target=True), f"{name}-padding")
+    assert (found.count, found.place, found.option) == (1, (2,), "--mask FILE")
+    assert "all of probability 0" in found.message
+    assert "-100" not in found.message
 
 
 @pytest.mark.parametrize("shape", [(0, 7), (7, 0), (0,), (2, 0, 3)])
@@ -631,6 +681,16 @@ def test_rows_in_another_order_are_found_and_not_once_they_are_put_right(
     result = evaluate(right, targets, log_softmax=axis)
     assert result.findings == ()
     assert result.distmean == pytest.approx(kl_of(right, ("logits", "probs"), targets, axis), rel=1e-9)
+
+
+@pytest.mark.parametrize("rows", [1000, 4000])
+@pytest.mark.parametrize("targets_are", ["probs", "labels"])
+def test_rows_in_another_order_are_found_in_a_thousand_classes(rows: int, targets_are: str) -> None:
+    rng = np.random.default_rng(1)
+    teacher = 5 * rng.standard_normal((rows, 1000), "f4")
+    student = (teacher + rng.standard_normal(teacher.shape, "f4"))[rng.permutation(rows)]
+    targets = teacher.argmax(-1) if targets_are == "labels" else softmax(teacher, -1)
+    assert ids(evaluate(student, targets, log_softmax=-1, targets_are=targets_are)) == ["misaligned"]
 
 
 # BCE
@@ -731,6 +791,48 @@ def test_saturated_probabilities_are_a_note_and_logits_are_not_rounded(dtype: st
     assert right.mean == pytest.approx(bce_of(logits, y), rel=1e-9)
 
 
+@stored_as
+@pytest.mark.parametrize("shape", [(40, 7), (9,), (2, 70_000), (3, SEGMENT + 904)])
+def test_a_sigmoid_of_probabilities_is_found_and_the_option_shown_mends_it(
+    dtype: str, shape: tuple[int, ...]
+) -> None:
+    logits, y = events("f8", shape)
+    p = np.clip(expit(logits), 0.001, 0.999).astype(dtype)
+    options: Options = {"loss": "bce", "predictions_are": "logits"}
+    result = evaluate(p, y, **options)
+    found = finding(result, "sigmoid-of-probs")
+    assert ids(result) == ["sigmoid-of-probs"]
+    assert (found.severity, found.count, found.place) == ("warning", p.size, None)
+    assert found.option == "--predictions-are probs"
+    right = evaluate(p, y, **mended(options, found.option))
+    assert right.findings == ()
+    q = p.astype(np.float64)
+    assert right.mean == pytest.approx(-(y * np.log(q) + (1 - y) * np.log1p(-q)).mean(), rel=1e-9)
+    assert evaluate(logits.astype(dtype), y, **options).findings == ()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (20, 3), (39, 6)])
+@pytest.mark.parametrize("odd", [-1e-3, 1.001, -30.0])
+def test_one_logit_outside_the_unit_interval_tells_that_they_are_logits(
+    place: tuple[int, int], odd: float
+) -> None:
+    z, y = np.random.default_rng(1).random((40, 7)), events()[1]
+    z[place] = odd
+    for segments, block in ((32, 1 << 20), (1, 70), (1, 7)):
+        with pieces_of(segments, block):
+            result = evaluate(z, y, loss="bce", predictions_are="logits", memory=1 << 40)
+            assert result.findings == ()
+
+
+def test_probabilities_are_found_among_what_counts() -> None:
+    z, y = np.random.default_rng(1).random((40, 7)), events()[1]
+    z[::5] = -100.0
+    mask = (np.arange(40) % 5 != 0)[:, None]
+    options: Options = {"loss": "bce", "predictions_are": "logits"}
+    assert ids(evaluate(z, y, **options)) == []
+    assert finding(evaluate(z, y, **options, mask=mask), "sigmoid-of-probs").count == 32 * 7
+
+
 # Shapes: errors that name the option
 
 
@@ -819,17 +921,15 @@ def test_a_temperature_divides_logits_and_its_square_multiplies_nothing(
     assert record["distmean"] == pytest.approx(expected, rel=1e-9)
     assert record["settings"]["temperature"] == temperature
     assert (run.err, run.findings) == ("", [])
-    for format in ("plain", "table", "md"):
-        told = compute(
-            logits,
-            targets,
-            "--format",
-            format,
-            log_softmax=1,
-            targets_are=targets_are,
-            temperature=temperature,
-        )
-        assert f"logits / {temperature:g}" in told.out
+
+
+@pytest.mark.parametrize("format", ["plain", "table", "md"])
+@pytest.mark.parametrize("targets_are", ["probs", "logits"])
+def test_a_temperature_is_told_beside_the_number(format: str, targets_are: str, compute: Compute) -> None:
+    pair = Pair()
+    arrays = (pair("predictions", "logits"), pair("targets", targets_are))
+    run = compute(*arrays, format=format, log_softmax=1, targets_are=targets_are, temperature=0.5)
+    assert "logits / 0.5" in run.out
 
 
 @pytest.mark.parametrize("format", ["plain", "table", "json", "jsonl", "csv", "md"])
@@ -856,9 +956,14 @@ def test_the_direction_is_printed_with_both_names(format: str, swapped: bool, co
 
 
 @pytest.mark.parametrize(
-    "place", [Place((5000, 257), 1, 0), Place((257, 5000), 0, 1), Place((50, 257, 100), 1, 2)]
+    ("place", "dtype"),
+    [
+        (Place((5000, 257), 1, 0), "f2"),
+        (Place((5000, 257), 1, 0), "f4"),
+        (Place((257, 5000), 0, 1), "f4"),
+        (Place((50, 257, 100), 1, 2), "f4"),
+    ],
 )
-@pytest.mark.parametrize("dtype", ["f2", "f4"])
 def test_every_fourth_of_many_distributions_is_added_up_whatever_the_blocks(place: Place, dtype: str) -> None:
     pair = Pair(place, dtype)
     predictions, targets = pair("predictions", "log-probs"), pair("targets", "probs")
@@ -880,6 +985,49 @@ def test_every_fourth_of_many_distributions_is_added_up_whatever_the_blocks(plac
         assert obtained.findings == expected.findings
     other = evaluate(np.asfortranarray(predictions), np.asfortranarray(targets), axis=place.axis)
     assert other.findings == expected.findings
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(9, 131_072), (12, 150_000), (3, 400_000), (25, 50_000)])
+def test_nothing_is_said_of_many_log_probabilities_of_a_large_vocabulary(rows: int, classes: int) -> None:
+    rng = np.random.default_rng(1)
+    x, y = (rng.standard_normal((rows, classes), "f4") for _ in range(2))
+    assert evaluate(log_softmax(x, -1), softmax(y, -1)).findings == ()
+
+
+def test_where_all_of_many_log_probabilities_are_0_none_is_padding() -> None:
+    y = np.full((120_000, 10), 0.1)
+    assert "predictions-padding" not in ids(evaluate(np.zeros(y.shape), y))
+
+
+def test_padding_of_many_log_probabilities_is_said_to_be_sampled() -> None:
+    y = np.full((120_000, 10), 0.1)
+    x = np.log(y)
+    x[::3] = 0
+    found = finding(evaluate(x, y), "predictions-padding")
+    assert found.count == 10_000
+    assert "of the predictions (of every fourth) all 0" in found.message
+
+
+# Pieces and blocks
+
+
+def test_a_softmax_of_probabilities_is_counted_alike_whatever_the_blocks() -> None:
+    rng = np.random.default_rng(1)
+    predictions = softmax(rng.normal(0, 2, (30_000, 10)), -1)
+    predictions[20_000:] = rng.normal(0, 3, (10_000, 10))
+    targets = softmax(rng.normal(0, 2, (30_000, 10)), -1)
+    for segments, block in [(32, 1 << 20), (32, 70_000), (1, 16 * SEGMENT), (1, 1000)]:
+        with pieces_of(segments, block):
+            result = evaluate(predictions, targets, log_softmax=-1, memory=1 << 40)
+        assert finding(result, "softmax-of-probs").count == 20_000
+
+
+def test_one_row_of_nan_does_not_hide_a_softmax_of_probabilities() -> None:
+    pair = Pair()
+    predictions = pair("predictions", "probs")
+    predictions[20] = math.nan
+    result = evaluate(predictions, pair("targets", "probs"), log_softmax=-1)
+    assert finding(result, "softmax-of-probs").count == 39
 
 
 # Several at once, and how it is told
@@ -906,7 +1054,7 @@ def test_no_wild_data_make_the_findings_fail(
 ) -> None:
     rng = np.random.default_rng(6)
     odd = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, -100.0, 1e300, -1e300, 5e-324]
-    for shape in [(1,), (5,), (4, 3), (2, 3, 2), (3, 1), (3, SEGMENT + 1)]:
+    for shape in [(), (1,), (5,), (4, 3), (2, 3, 2), (3, 1), (3, SEGMENT + 1)]:
         for share in (0.1, 0.9):
             predictions, targets = (
                 np.where(rng.random(shape) < share, rng.choice(odd, shape), rng.normal(0, 2, shape))
@@ -923,6 +1071,10 @@ def test_no_wild_data_make_the_findings_fail(
                 assert found.severity in ("note", "warning")
                 assert "{" not in found.message
                 assert "\n" not in found.message
+
+
+def test_a_lone_target_below_zero_is_told() -> None:
+    assert "targets-logits" in ids(evaluate(np.float64(-0.3), np.float64(-0.2)))
 
 
 @pytest.mark.parametrize(
@@ -942,7 +1094,7 @@ def test_strict_fails_exactly_where_there_is_a_warning(
     arrays = (pair("predictions", spaces[0]), pair("targets", spaces[1]))
     for strict in (False, True):
         run = compute(*arrays, "--json", *["--strict"] * strict, **options)
-        told = [f["severity"] for f in run.findings if f["id"] != "nan-terms"]
+        told = [f["severity"] for f in run.findings if f["id"] not in ("nan-terms", "negative-kl")]
         assert told == severities
         assert run.code == int(strict and "warning" in severities)
 
@@ -951,9 +1103,9 @@ def test_a_finding_in_json_has_these_keys_and_its_message_is_on_stderr(compute: 
     pair = Pair()
     arrays = (pair("predictions", "logits"), pair("targets", "probs"))
     run = compute(*arrays, "--json")
-    (found,) = run.findings
+    found, negative = run.findings
     assert list(found) == ["id", "severity", "message", "count", "place", "value", "option"]
     place = np.unravel_index(arrays[0].argmax(), (40, 7))
     assert found["place"] == list(place)
     assert (found["value"], found["count"]) == (arrays[0].max(), np.count_nonzero(arrays[0] > 1e-3))
-    assert run.err == f"warning: {found['message']}\n"
+    assert run.err == f"warning: {found['message']}\nwarning: {negative['message']}\n"

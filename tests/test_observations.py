@@ -29,6 +29,8 @@ NAMES = list(Observations._fields)
 LEAST = {"targets_below_zero", "negative_distributions"}
 GREATEST = {"predictions_above_zero", "targets_above_zero"}
 FARTHEST = {"predictions_unnormalised", "targets_unnormalised"}
+ANY = {"logits_outside"}
+"""What is there or not, 1 or 0, without a place."""
 
 Merge = Callable[[Tally, Tally], Tally]
 MERGES: list[Merge] = [Tally.merge_first, Tally.merge_least, Tally.merge_greatest, Tally.merge_farthest]
@@ -91,6 +93,12 @@ def test_merge_greatest_adds_the_counts_and_keeps_the_largest_value() -> None:
     assert Tally(2, 5, 0.5).merge_greatest(Tally(1, 3, 0.25)) == Tally(3, 5, 0.5)
 
 
+def test_merge_any_tells_whether_there_is_one_and_counts_nothing() -> None:
+    there, none = Tally(1), Tally()
+    assert there.merge_any(there) == there.merge_any(none) == none.merge_any(there) == there
+    assert none.merge_any(none) == none
+
+
 @pytest.mark.parametrize(("below", "kept"), [(0.5, 0.5), (0.75, 1.375)])
 def test_merge_farthest_keeps_what_is_farthest_from_one_on_either_side(below: float, kept: float) -> None:
     merged = Tally(2, 5, below).merge_farthest(Tally(1, 3, 1.375))
@@ -100,7 +108,7 @@ def test_merge_farthest_keeps_what_is_farthest_from_one_on_either_side(below: fl
 # Observations
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ANY])
 def test_observations_merge_each_field_with_its_own_kind(name: str) -> None:
     early, low, high = Tally(1, 2, -1.0), Tally(1, 7, -3.0), Tally(1, 9, 4.5)
     others = Observations(**{name: low}).merge(Observations(**{name: high}))
@@ -110,10 +118,20 @@ def test_observations_merge_each_field_with_its_own_kind(name: str) -> None:
     assert all(getattr(merged, other) == Tally() for other in NAMES if other != name)
 
 
+@pytest.mark.parametrize("name", sorted(ANY))
+@pytest.mark.parametrize("counts", list(itertools.product((0, 1), repeat=3)))
+def test_observations_merge_what_is_there_or_not(name: str, counts: tuple[int, ...]) -> None:
+    merged = reduce(Observations.merge, [Observations(**{name: Tally(count)}) for count in counts])
+    assert merged == Observations(**{name: Tally(max(counts))})
+
+
 def test_merging_observations_is_associative_and_commutative() -> None:
+    def some(k: int, name: str) -> Tally:
+        tally = TALLIES[k % len(TALLIES)]
+        return Tally(min(tally.count, 1)) if name in ANY else tally
+
     a, b, c = (
-        Observations(**{name: TALLIES[(k + shift) % len(TALLIES)] for k, name in enumerate(NAMES)})
-        for shift in (0, 1, 2)
+        Observations(**{name: some(k + shift, name) for k, name in enumerate(NAMES)}) for shift in (0, 1, 2)
     )
     assert a.merge(b) == b.merge(a)
     assert a.merge(b).merge(c) == a.merge(b.merge(c))

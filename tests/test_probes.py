@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy.typing as npt
 import pytest
 from scipy.special import log_softmax, softmax
 
+from kldiv_cli import evaluate
 from kldiv_cli.alignment import FEWEST_ROWS, Alignment
 from kldiv_cli.job import Job
 from kldiv_cli.likeness import Likeness
-from kldiv_cli.probes import alignment_of, look_at
+from kldiv_cli.probes import alignment_of, is_bfloat16, look_at
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import ArraySource, Inputs
 from kldiv_cli.spec import resolve_spec
@@ -109,8 +111,41 @@ def test_of_many_rows_a_sample_is_taken_from_the_first_to_the_last() -> None:
     student[10_000:] = -teacher[10_000:]
     found = aligned(student, softmax(teacher, 1), log_softmax=1)
     assert found is not None
-    assert 256 <= found.rows <= 512
+    assert 65_536 // 10 // 2 <= found.rows <= 65_536 // 10
     assert 0.3 < found.agreement < 0.6
+
+
+@pytest.mark.parametrize(("classes", "most"), [(10, 6553), (100, 655), (128, 512), (1000, 512)])
+def test_a_sample_is_of_so_many_rows_or_elements_whichever_is_more(classes: int, most: int) -> None:
+    row = np.random.default_rng(1).normal(0, 2, classes)
+    found = aligned(np.broadcast_to(row, (20_000, classes)), np.zeros(20_000, int), targets_are="labels")
+    assert found is not None
+    assert most // 2 <= found.rows <= most
+
+
+def test_rows_of_labels_are_compared_in_little_memory() -> None:
+    classes = 8192
+    logits = np.broadcast_to(np.random.default_rng(1).normal(0, 2, classes).astype("f4"), (1024, classes))
+    labels = np.arange(1024)
+    tracemalloc.start()
+    try:
+        evaluate(logits, labels, log_softmax=-1, targets_are="labels", workers=1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 128 << 20
+
+
+@pytest.mark.parametrize("label", [-1, 10, 2**40])
+def test_labels_that_are_no_class_are_a_target_of_nothing(label: int) -> None:
+    student = logits()[0]
+    student[:, 9] += 20
+    found = aligned(student, np.full(400, label), log_softmax=1, targets_are="labels")
+    assert found is not None
+    assert (found.rows, found.agreement) == (400, 0.0)
+    last = aligned(student, np.full(400, 9), log_softmax=1, targets_are="labels")
+    assert last is not None
+    assert last.agreement == 1.0
 
 
 def test_masked_rows_and_ignored_labels_are_not_compared() -> None:
@@ -142,3 +177,55 @@ def test_single_elements_that_do_not_count_leave_no_rows_to_compare() -> None:
     student, teacher = logits()
     mask = np.random.default_rng(1).random(student.shape) < 0.5
     assert aligned(student, softmax(teacher, 1), mask, log_softmax=1) is None
+
+
+# bfloat16 stored as float32
+
+
+def bfloat16(values: Floats) -> AnyArray:
+    """Values of no more digits than bfloat16 has, cut off."""
+    return (values.astype("f4").view("u4") & np.uint32(0xFFFF0000)).view("f4")
+
+
+def has_few_digits(values: AnyArray) -> bool:
+    return is_bfloat16(ArraySource(values, "predictions"))
+
+
+@pytest.mark.parametrize("shape", [(9,), (40, 7), (3, 5, 4), (2, 70_000), (70_000, 2)])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_float32_of_the_digits_of_bfloat16_is_told_from_float32(
+    shape: tuple[int, ...], dtype: str, order: Any
+) -> None:
+    z = np.random.default_rng(1).normal(0, 2, shape)
+    assert has_few_digits(np.asarray(bfloat16(z), dtype, order=order))
+    assert not has_few_digits(np.asarray(z, dtype, order=order))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", "i4", "u4", "?"])
+def test_only_float32_may_hold_bfloat16(dtype: str) -> None:
+    assert not has_few_digits(bfloat16(np.random.default_rng(1).normal(0, 2, (40, 7))).astype(dtype))
+
+
+def test_float16_stored_as_float32_is_no_bfloat16() -> None:
+    z = np.random.default_rng(1).normal(0, 2, (40, 7))
+    assert not has_few_digits(z.astype("f2").astype("f4"))
+
+
+def test_one_value_of_more_digits_is_none_of_bfloat16() -> None:
+    z = bfloat16(np.random.default_rng(1).normal(0, 2, (40, 7)))
+    z[3, 2] = 0.1
+    assert not has_few_digits(z)
+
+
+def test_values_that_are_short_in_every_type_are_no_bfloat16() -> None:
+    rng = np.random.default_rng(1)
+    one_hot = np.eye(10, dtype="f4")[rng.integers(0, 10, 100)]
+    for values in (one_hot, np.zeros((40, 7), "f4"), rng.integers(0, 8, (40, 7)).astype("f4")):
+        assert not has_few_digits(values)
+    assert not has_few_digits(np.array(1.5, "f4"))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 7), (7, 0)])
+def test_nothing_is_no_bfloat16(shape: tuple[int, ...]) -> None:
+    assert not has_few_digits(np.zeros(shape, "f4"))
