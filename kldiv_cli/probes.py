@@ -48,8 +48,8 @@ def is_bfloat16(source: Source) -> bool:
         bits = values.view(np.uint32)
         if (bits & 0xFFFF).any():
             return False
-        # Powers of two and whole numbers are short in every storage type.
-        fractions += int(np.count_nonzero((bits & 0x7FFFFF != 0) & (values != np.rint(values))))
+        # Whole numbers, and halves and quarters, are short in every storage type.
+        fractions += int(np.count_nonzero((bits & 0x0F0000 != 0) & (values != np.rint(values))))
     return fractions > 0
 
 
