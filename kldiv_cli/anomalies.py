@@ -34,7 +34,7 @@ def find_in_terms(evidence: Evidence) -> Iterator[Finding]:
             observed.infinite_terms,
             evidence,
             "{terms} infinite, first {value} at {place}: the prediction rules out what the target holds "
-            "possible",
+            f"possible{_underflow(evidence)}",
         )
     if observed.nan_terms.count:
         yield of_elements(
@@ -68,6 +68,14 @@ def find_in_terms(evidence: Evidence) -> Iterator[Finding]:
     least = observed.negative_distributions.value
     if least is not None and least < _NOISE:
         yield _negative(observed.negative_distributions, evidence)
+
+
+def _underflow(evidence: Evidence) -> str:
+    """What float16 does to small probabilities."""
+    half = evidence.dtypes and evidence.dtypes[0].itemsize == 2 and evidence.dtypes[0].kind == "f"
+    if half and evidence.spec.predictions_are == "probs":
+        return "; float16 makes 0 of probabilities below 3e-8, save log-probabilities or float32"
+    return ""
 
 
 def _zero_terms(tally: Tally, evidence: Evidence) -> Finding:

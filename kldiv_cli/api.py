@@ -373,7 +373,10 @@ def _open_outputs(
     axis = normalize_axis(spec.axis, len(shape))
     shapes = (shape, shape[:axis] + shape[axis + 1 :])
     files = [source.path for source in inputs.all() if source.path is not None]
-    places = [None if output is None else check_output(output, files, force=force) for output in outputs]
+    places = [
+        None if output is None else check_output(output, files, force=force, option=option)
+        for option, output in zip(("output", "distributions"), outputs, strict=True)
+    ]
     if None not in places and len({place[0] for place in places if place is not None}) == 1:
         raise UsageError(f"distributions {outputs[1]}: is the file of --output too; choose another name")
     sinks: list[MapSink | None] = []

@@ -58,8 +58,11 @@ def layout_of(job: Job) -> Layout:
     )
 
 
-def budget_of(job: Job, resources: Resources) -> Budget:
-    """Elements a block, and workers; of memory and workers what was not given follows the other."""
+def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
+    """Elements a block, and workers; of memory and workers what was not given follows the other.
+
+    `per_row` is what is held of each distribution, in bytes.
+    """
     for name, given in resources._asdict().items():
         if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
             raise UsageError(f"{name} {given!r}: expected a whole number")
@@ -69,7 +72,7 @@ def budget_of(job: Job, resources: Resources) -> Budget:
     least = overhead + per_element * _SMALLEST_BLOCK
     workers, memory = _shares(resources, least)
     kept = sum(keeper.values.nbytes for keeper in job.kept if keeper is not None)
-    share = (memory // workers - overhead) // per_element
+    share = (memory // workers - overhead) // (per_element + per_row // max(job.length, 1))
     if kept > _MUCH:
         share //= 4
     elements = math.prod(job.shape)

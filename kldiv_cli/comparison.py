@@ -44,7 +44,7 @@ from kldiv_cli.reductions import Divisors, reduce_sum
 from kldiv_cli.shapes import check_label_shape, fit
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
-from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics
+from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, check_groups
 from kldiv_cli.streaming import Progress, merge_blocks
 
 __all__ = [
@@ -54,6 +54,8 @@ __all__ = [
     "compare_sources",
 ]
 
+_PER_ROW: Final = 512
+"""Bytes held of a distribution: some twenty quantities, and what is made of them."""
 LARGEST: Final = 4 << 20
 """Classes of a distribution: a block holds at least one of them whole."""
 
@@ -142,7 +144,7 @@ def compare_sources(
     """
     job, kept = _job(settings, inputs)
     layout = layout_of(job)
-    budget = budget_of(job, resources)
+    budget = budget_of(job, resources, _PER_ROW)
     _check_length(job)
     partial = merge_blocks(
         cut(layout, max(budget.elements, job.length)),
@@ -174,6 +176,8 @@ def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept 
     if inputs.labels is not None:
         check_label_shape(fitted.predictions, inputs.labels, axis)
     names = [name for name in KEPT if inputs.labels is not None or name != "delta_p_label"]
+    if spec.blocks_of is not None:
+        check_groups(math.prod(outer), spec.blocks_of, LIMIT // len(names))
     few = math.prod(shape) > 0 and math.prod(outer) <= LIMIT // len(names)
     selected = spec.mask or settings.ignore_value is not None
     kept = {name: Kept(outer, selected=selected) if few else None for name in names}
@@ -190,7 +194,7 @@ def _check_length(job: Job) -> None:
     if job.length > LARGEST:
         raise UsageError(
             f"axis {job.axis}: distributions of {job.length} classes, expected at most {LARGEST}; "
-            "is it the right one? choose it with --axis"
+            "that is all that compare holds; take compute, or choose another --axis"
         )
 
 
@@ -263,11 +267,8 @@ def _in_words_of_comparison(finding: Finding) -> Finding:
     for ours, theirs in _WORDS:
         message = message.replace(ours, theirs)
         option = option and option.replace(ours, theirs)
-    id = (
-        id.replace("predictions", "candidate")
-        .replace("targets", "reference")
-        .replace("target-", "reference-")
-    )
+    for ours, theirs in _ID_WORDS:
+        id = id.replace(ours, theirs)
     return replace(finding, id=id, message=message, option=option)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kldiv_cli.comparison_rows import RowValues
 from kldiv_cli.observations import Observations
 from kldiv_cli.partials import merged
+from kldiv_cli.reductions import exact_sum
 from kldiv_cli.statistics import Groups, Sketch, Worst, groups_of, sketch_of, worst_of
 
 __all__ = ["BUCKETS", "KEPT", "BucketPartial", "ComparisonPartial", "partial_of"]
@@ -85,7 +86,7 @@ def partial_of(
     """What some rows come to; `lie` tells where they are, `kept` that their values are kept elsewhere."""
     sketches = {name: sketch_of(array, histogram=False) for name, array in _named(values, _SPREAD)}
     for name, array in _named(values, KEPT):
-        sketches[name] = sketch_of(array, histogram=not kept)
+        sketches[name] = Sketch(exact_sum(array), count=array.size) if kept else sketch_of(array)
     for name in ("delta_p", "delta_p_label"):
         if getattr(values, name) is not None:
             sketches[f"{name}_squared"] = sketch_of(getattr(values, name) ** 2, histogram=False)

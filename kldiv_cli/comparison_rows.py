@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli import kernels
 from kldiv_cli.buffers import Workspace
 from kldiv_cli.distributions import add_segments
 from kldiv_cli.pieces import Norms, Piece, PieceReader, Rows
@@ -24,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 
 _LOWEST: Final = -float(np.finfo(np.float64).max)
 _ENTROPIES: Final = ("negative_entropy_reference", "negative_entropy_candidate")
-_SUMMED: Final = ("kl", "kl_reverse", "tv", *_ENTROPIES, "mixed")
+_SUMMED: Final = ("kl", "kl_reverse", "tv", *_ENTROPIES, "js")
 
 
 class RowValues(NamedTuple):
@@ -84,17 +83,10 @@ class _Picked:
         row = np.flatnonzero((column >= 0) & (column < piece.y.shape[1]))
         column = column[row]
         rows = piece.rows.start + row
-        self.predictions[rows] = _log(piece.log_p[row, column])
+        self.predictions[rows] = piece.log_p[row, column]
         self.targets[rows] = (
-            np.log(piece.y[row, column])
-            if piece.log_targets is None
-            else _log(piece.log_targets[row, column])
+            np.log(piece.y[row, column]) if piece.log_targets is None else piece.log_targets[row, column]
         )
-
-
-def _log(values: Array) -> Array:
-    """Logarithms as they were before `_LOWEST` stood for those of 0."""
-    return np.where(values == _LOWEST, -np.inf, values)
 
 
 def _infinite_where(mask: Mask | None, terms: Array) -> Array:
@@ -121,10 +113,10 @@ class RowComparer:
         at_top = _Picked(tops.reference)
         at_label = None if labels is None else _Picked(labels.astype(np.intp))
         for piece in self._reader.pieces(rows, Norms()):
-            self._add(piece, sums, masses)
             for picked in (at_top, at_label):
                 if picked is not None:
                     picked.take(piece)
+            self._add(piece, sums, masses)
         return self._values(sums, masses, tops, at_top, at_label)
 
     def _add(self, piece: Piece, sums: dict[str, Array], masses: tuple[Array, Array]) -> None:
@@ -136,7 +128,7 @@ class RowComparer:
             sums[name][here] = segment_sums(values)
 
     def _terms(self, piece: Piece) -> Iterator[tuple[str, Array]]:
-        """The terms of every sum, one after another in the same memory.
+        """The terms of every sum, one after another in the same memory; the piece is spent by it.
 
         Logarithms of 0 stand as a very low number, so that what they are multiplied with decides.
         """
@@ -159,10 +151,16 @@ class RowComparer:
         yield "negative_entropy_candidate", np.multiply(p, x, out=terms)
         np.subtract(p, y, out=terms)
         yield "tv", np.abs(terms, out=terms)
-        mixed = np.add(p, y, out=difference)
+        mixed = np.add(p, y, out=terms)
         mixed *= 0.5
-        kernels.log_targets(mixed, terms)
-        yield "mixed", np.multiply(mixed, terms, out=terms)
+        log_mixed = np.log(mixed, out=difference)
+        np.maximum(log_mixed, _LOWEST, out=log_mixed)
+        t -= log_mixed
+        x -= log_mixed
+        t *= y
+        x *= p
+        np.add(t, x, out=terms)
+        yield "js", np.multiply(terms, 0.5, out=terms)
 
     def _values(
         self,
@@ -179,7 +177,7 @@ class RowComparer:
         values = RowValues(
             kl=total["kl"],
             kl_reverse=total["kl_reverse"],
-            js=(reference + candidate) / 2 - total["mixed"],
+            js=total["js"],
             tv=total["tv"] / 2,
             entropy_reference=0.0 - reference,
             entropy_candidate=0.0 - candidate,

@@ -61,19 +61,34 @@ def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, .
         partial = partial._replace(elements=elements, distributions=count, differ=result.differ)
         if sums is not None:
             losses = add_segments(sums if alive is None else sums[alive])
-            partial = partial.merge(_distributions(job, loss, block, losses, chosen))
+            counts = None if alive is None or result.counts is None else result.counts[alive]
+            partly = None if counts is None else counts < job.length
+            partial = partial.merge(_distributions(job, loss, block, losses, chosen, partly))
         finished.append(
             partial.merge(LossPartial(observations=judged if loss == "kl" else _of_softmax(judged)))
         )
     return tuple(finished)
 
 
-def _distributions(job: Job, loss: Loss, block: Block, losses: Array, chosen: Indices | None) -> LossPartial:
-    """What the losses of distributions, those of the `chosen` rows of a block, come to."""
+def _distributions(
+    job: Job,
+    loss: Loss,
+    block: Block,
+    losses: Array,
+    chosen: Indices | None,
+    partly: Mask | None,
+) -> LossPartial:
+    """What the losses of distributions, those of the `chosen` rows of a block, come to.
+
+    Those that are `partly` counted may be below 0.
+    """
     outer = block[: job.axis] + block[job.axis + 1 :]
     write_distributions(job.distribution_writers, job.keeper(loss), outer, losses, chosen)
     places = Places(job.shape, job.axis, block, chosen=chosen)
-    worst = places.least_distribution(np.flatnonzero(losses < 0), losses)
+    worst = Tally()
+    if not losses.min(initial=0.0) >= 0:
+        below = losses < 0 if partly is None else (losses < 0) & ~partly
+        worst = places.least_distribution(np.flatnonzero(below), losses)
     part = LossPartial(total=exact_sum(losses), observations=Observations(negative_distributions=worst))
     return with_statistics(job, loss, part, losses, places.distributions)
 
@@ -176,9 +191,12 @@ def judge_masses(
 def _judge(mass: Array, space: str, length: int, dtype: np.dtype[Any], places: Places) -> dict[str, Tally]:
     """What is to be said of distributions that add up to `mass`; nan is not looked at."""
     logs = space == "log-probs"
-    one = np.abs(mass - 1) <= tolerance(dtype, length, logs=logs)
-    if one.all() if space != "logits" else np.isnan(mass).all():
+    slack = tolerance(dtype, length, logs=logs)
+    if not mass.size or (space != "logits" and mass.min() >= 1 - slack and mass.max() <= 1 + slack):
         return {}
+    if space == "logits" and np.isnan(mass).all():
+        return {}
+    one = np.abs(mass - 1) <= slack
     if space == "logits":
         padding = (mass == CONSTANT) | ((mass == 0) & (length >= _FEWEST))
         return {

@@ -58,6 +58,7 @@ class BlockWorker:
         self._blocks = BlockReader(job, self._workspace)
         self._reader = PieceReader(job.spec, self._workspace)
         self._losses = PieceLosses(job.spec, self._workspace)
+        self._differ = False
 
     def evaluate(self, block: Block) -> tuple[LossPartial, ...]:
         """The losses of a block of whole distributions."""
@@ -77,6 +78,7 @@ class BlockWorker:
             self._write_maps(block, rows.selection, gathered)
         if self.job.batches is not None:
             _mark_batches(self.job, block, rows)
+        self._differ = self._differ or differ(rows)
         counted = rows.selection.elements
         return WindowResult(
             tuple(result.partial for result in gathered),
@@ -85,7 +87,7 @@ class BlockWorker:
             rows.shape,
             rows.selection.rows,
             None if counted is None else counted.sum(axis=1, dtype=np.int64),
-            differ(rows),
+            self._differ,
         )
 
     def partition(self, block: Block) -> tuple[Partition | None, Partition | None]:

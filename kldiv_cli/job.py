@@ -25,7 +25,10 @@ class MapWriter(Protocol):
 
 
 class Job(NamedTuple):
-    """What a worker needs to evaluate any block; all of it can be pickled but open writers."""
+    """What a worker needs to evaluate any block; all of it can be pickled but open writers.
+
+    What is kept and marked is written to by threads; another process would write to its own copy.
+    """
 
     spec: Spec
     shape: tuple[int, ...]

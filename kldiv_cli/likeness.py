@@ -199,4 +199,4 @@ def _space_of_floats(traits: Traits, lowest: float, highest: float) -> Space:
 def _number(value: Any) -> float:
     """A NumPy scalar as Python's number: integers stay exact."""
     number: float = value.item()
-    return number if isinstance(number, int) else float(number)
+    return int(number) if isinstance(number, int) else float(number)

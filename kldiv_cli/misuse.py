@@ -230,7 +230,8 @@ def find_in_pairing(evidence: Evidence) -> Iterator[Finding]:
             id="misaligned",
             severity="warning",
             message=(
-                f"rows may be misaligned: predictions and targets agree on the top class in "
+                "rows may be misaligned, or the predictions know nothing of them: predictions and targets "
+                "agree on the top class in "
                 f"{alignment.agreement:.1%} of {alignment.rows} sampled distributions, where chance gives "
                 f"{alignment.chance:.1%}, while their means over all rows agree; are both in the same order?"
             ),

@@ -87,6 +87,7 @@ class Rows(NamedTuple):
 
     def restricted(self, wanted: Mask) -> Rows:
         """Of the rows that count, only those that are wanted too; `wanted` is of all rows."""
+        assert self.selection.elements is None
         chosen, looked_at = self.selection.rows, self.looked_at
         kept = wanted if chosen is None else wanted[chosen]
         if kept.all():

@@ -23,6 +23,8 @@ __all__ = ["alignment_of", "is_bfloat16", "look_at"]
 Array = npt.NDArray[np.float64]
 
 _ROWS: Final = 512
+_ENOUGH: Final = 200
+"""Rows that are worth a fourth of the elements."""
 _SHARE: Final = 16
 """At most one in that many elements is looked at once more."""
 _FREE: Final = 1 << 16
@@ -56,7 +58,8 @@ def is_bfloat16(source: Source) -> bool:
 def alignment_of(job: Job) -> Alignment | None:
     """How rows of predictions and targets belong together; None where there are too few to tell."""
     length = job.length
-    allowed = max(_FREE, math.prod(job.shape) // _SHARE) // max(length, 1)
+    elements = math.prod(job.shape)
+    allowed = max(max(_FREE, elements // _SHARE), min(_ENOUGH * length, elements // 4)) // max(length, 1)
     wanted = min(allowed, max(_ROWS, _FREE // max(length, 1)))
     if wanted < FEWEST_ROWS or length < 2:
         return None

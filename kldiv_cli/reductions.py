@@ -7,17 +7,15 @@ smallest floats: nothing is rounded until `ExactSum.value`, which rounds once, a
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from fractions import Fraction
-
 __all__ = [
+    "SCALE",
     "Divisors",
     "ExactSum",
     "Reduction",
@@ -34,7 +32,8 @@ Array = npt.NDArray[np.float64]
 Reduction = Literal["none", "sum", "mean", "batchmean", "distmean"]
 REDUCTIONS: Final[tuple[Reduction, ...]] = get_args(Reduction)
 
-_SCALE: Final = 1074
+SCALE: Final = 1074
+"""The binary digits behind the point of the smallest float."""
 
 
 class ExactSum(NamedTuple):
@@ -54,13 +53,6 @@ class ExactSum(NamedTuple):
         )
 
     @property
-    def fraction(self) -> Fraction:
-        """The sum of the finite values, not rounded at all."""
-        from fractions import Fraction
-
-        return Fraction(self.scaled, 1 << _SCALE)
-
-    @property
     def value(self) -> float:
         """The sum, rounded once; inf or nan where the values add up to it."""
         if self.nans or (self.positive_infinities and self.negative_infinities):
@@ -70,7 +62,7 @@ class ExactSum(NamedTuple):
         if self.negative_infinities:
             return -math.inf
         try:
-            return self.scaled / (1 << _SCALE)
+            return self.scaled / (1 << SCALE)
         except OverflowError:
             return math.inf if self.scaled > 0 else -math.inf
 
@@ -129,7 +121,7 @@ def _scaled_sum(values: Array, peak: float) -> int:
 
 def _scaled(value: float) -> int:
     numerator, denominator = value.as_integer_ratio()
-    return numerator << (_SCALE + 1 - denominator.bit_length())
+    return numerator << (SCALE + 1 - denominator.bit_length())
 
 
 class Scalars(NamedTuple):

@@ -53,13 +53,22 @@ def select(spec: Spec, targets: AnyArray, mask: AnyArray | None, where: str) -> 
         chosen = _as_bool(mask, where)
         (row_masks if mask.ndim == 1 else element_masks).append(chosen)
     if spec.ignore_value is not None:
-        heeded = ~np.isnan(targets) if math.isnan(spec.ignore_value) else targets != spec.ignore_value
+        heeded = ~_equal(targets, spec.ignore_value)
         (row_masks if targets.ndim == 1 else element_masks).append(heeded)
     rows = _rows(row_masks)
     elements = _elements(element_masks)
     if rows is not None and elements is not None:
         elements = elements[rows]
     return Selection(rows, elements)
+
+
+def _equal(values: AnyArray, value: float) -> Mask:
+    """Where values are this one, rounded as they are stored; nan is nan, and rounding to inf is none."""
+    if math.isnan(value):
+        return np.isnan(values)
+    with np.errstate(over="ignore"):
+        lost = values.dtype.kind == "f" and np.isinf(values.dtype.type(value)) and math.isfinite(value)
+    return np.zeros(values.shape, np.bool_) if lost else np.asarray(values == value)
 
 
 def _as_bool(mask: AnyArray, where: str) -> Mask:

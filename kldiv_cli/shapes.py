@@ -134,10 +134,11 @@ def _shape_hint(spec: Spec, predictions: Source, targets: Source, axis: int) -> 
     if not of_models and other == shape[:axis] + shape[axis + 1 :] and targets.dtype.kind in "iu":
         return "; if these are class labels, say --targets-are labels"
     differing = [d for d, (a, b) in enumerate(zip(shape, other, strict=False)) if a != b]
-    if len(shape) == len(other) and differing == [axis]:
+    shorter = min(shape[axis], other[axis]) if differing == [axis] else 0
+    if shorter > 1 and len(shape) == len(other):
         return (
             f"; axis {axis} has {shape[axis]} and {other[axis]} entries, is one padded? "
-            f"--trim-axis cuts it to {min(shape[axis], other[axis])}"
+            f"--trim-axis cuts it to {shorter}"
         )
     try:
         np.broadcast_shapes(shape, other)

@@ -135,8 +135,10 @@ class Hdf5Map(MapSink):
                 os.fsync(file.fileno())
 
 
-def check_output(address: str, inputs: Iterable[str], *, force: bool) -> tuple[Path, str | None]:
-    """Where a map would go: the file, and the dataset in it for HDF5.
+def check_output(
+    address: str, inputs: Iterable[str], *, force: bool, option: str = "output"
+) -> tuple[Path, str | None]:
+    """Where a map would go: the file, and the dataset in it for HDF5; `option` is what asked for it.
 
     Raises
     ------
@@ -151,9 +153,9 @@ def check_output(address: str, inputs: Iterable[str], *, force: bool) -> tuple[P
     elif name.lower().endswith(_HDF5_ENDINGS):
         path, inner = Path(name), dataset.strip("/") or "map"
         if "[" in inner or "]" in inner or not {".", ".."}.isdisjoint(inner.split("/")):
-            raise UsageError(f"output {address}: {inner!r} is no name for a dataset; choose one like /map")
+            raise UsageError(f"{option} {address}: {inner!r} is no name for a dataset; choose one like /map")
     else:
-        raise UsageError(f"output {address}: expected a name like map.npy or map.h5::/name")
+        raise UsageError(f"{option} {address}: expected a name like map.npy or map.h5::/name")
     path = Path(os.path.realpath(path))
     _check_place(address, path, force)
     for source in inputs:

@@ -18,6 +18,7 @@ TargetSpace = Literal["probs", "log-probs", "logits", "labels"]
 
 QUANTILES: Final = (0.001, 0.01, 0.05, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999)
 """Always told; 0.5 is the median."""
+_MOST_LISTED: Final = 10_000
 
 _DEFAULT_PREDICTIONS: Final[dict[Loss, PredictionSpace]] = {"kl": "log-probs", "bce": "probs"}
 
@@ -45,6 +46,8 @@ class Spec:
     trim_axis: bool = False
     """The longer of predictions and targets is cut to the other's length along the axis."""
     quantiles: tuple[float, ...] = QUANTILES
+    more_quantiles: bool = False
+    """Some were asked for."""
     worst: int = 0
     """As many of the largest losses are listed."""
     blocks_of: int | None = None
@@ -132,11 +135,14 @@ def resolve_spec(
         ignore_value=_number("ignore_value", ignore_value),
         trim_axis=trim_axis,
         quantiles=_quantiles(quantiles),
-        worst=_count("worst", worst, 0),
+        more_quantiles=bool(quantiles),
+        worst=_worst(worst),
         blocks_of=None if blocks_of is None else _count("blocks_of", blocks_of, 2),
     )
     if broadcast and spec.targets_are == "labels":
         raise UsageError("broadcast: does not go with labels, whose shape is that without the axis")
+    if trim_axis and spec.targets_are == "labels":
+        raise UsageError("trim_axis: does not go with labels, which have no axis; drop it")
     if broadcast and trim_axis:
         raise UsageError("trim_axis: does not go with --broadcast; give only one of them")
     _check_temperature(spec)
@@ -170,6 +176,14 @@ def _number(option: str, value: float | None) -> float | None:
 def _count(option: str, value: int, least: int) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise UsageError(f"{option} {value!r}: expected a whole number, {least} or more")
+    return int(value)
+
+
+def _worst(value: int) -> int:
+    if _count("worst", value, 0) > _MOST_LISTED:
+        raise UsageError(
+            f"worst {value}: expected at most {_MOST_LISTED}; --distributions FILE writes the losses of all"
+        )
     return int(value)
 
 

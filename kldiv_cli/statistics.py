@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kldiv_cli.blocks import Block
 from kldiv_cli.errors import UsageError
 from kldiv_cli.histogram import Histogram, histogram_of
-from kldiv_cli.reductions import ExactSum, exact_sum
+from kldiv_cli.reductions import SCALE, ExactSum, exact_sum
 
 __all__ = [
     "LIMIT",
@@ -44,7 +44,7 @@ Unit = Literal["distributions", "elements"]
 
 LIMIT: Final = 8 << 20
 """As many values are kept; they take 64 MiB."""
-_MOST_GROUPS: Final = 1 << 20
+_MOST_GROUPS: Final = 1 << 17
 _CHUNK: Final = 1 << 14
 _HIGH: Final = np.int64(-1 << 27)
 """Keeps the sign, the exponent and the leading 26 bits of a float64."""
@@ -97,7 +97,10 @@ class Kept:
         """Which of the values count, where not all do."""
 
     def write(self, block: Block, values: Array, counted: Mask | None = None) -> None:
-        self.values[block] = values
+        if counted is None:
+            self.values[block] = values
+        else:
+            self.values[block] = np.where(counted, values, 0.0)
         if self.counted is not None:
             self.counted[block] = True if counted is None else counted
 
@@ -108,7 +111,6 @@ class Kept:
         if self.counted is None:
             counts = np.minimum(size, values.size - starts)
         else:
-            values = np.where(self.counted.reshape(-1), values, 0.0)
             counts = np.add.reduceat(self.counted.reshape(-1), starts, dtype=np.int64)
         with np.errstate(invalid="ignore"):
             sums = np.add.reduceat(values, starts) if values.size else values
@@ -118,7 +120,7 @@ class Kept:
         """Compute all there is from the values, whose exact sum is `total`; their order is lost by it."""
         values = self.values.reshape(-1)
         if self.counted is not None:
-            values = values[self.counted.reshape(-1)]
+            values = _compacted(values, self.counted.reshape(-1))
         mean = total.value / values.size if values.size else math.nan
         low, high = (float(values.min()), float(values.max())) if values.size else (math.nan, math.nan)
         return Statistics(
@@ -131,6 +133,16 @@ class Kept:
             percentiles=_percentiles(quantiles, values.size, math.isnan(low), lambda r: _select(values, r)),
             exact=True,
         )
+
+
+def _compacted(values: Array, counted: Mask) -> Array:
+    """The values that count, moved to the front of the same memory."""
+    count = 0
+    for start in range(0, values.size, _CHUNK):
+        part = values[start : start + _CHUNK][counted[start : start + _CHUNK]]
+        values[count : count + part.size] = part
+        count += part.size
+    return values[:count]
 
 
 def _select(values: Array, ranks: Indices) -> Array:
@@ -173,7 +185,10 @@ def _about_mean(squares: ExactSum, total: ExactSum, count: int) -> float:
     """The sum of squared deviations from the mean, from those about any other number."""
     if not (count and math.isfinite(total.value) and math.isfinite(squares.value)):
         return math.nan
-    return max(float(squares.fraction - total.fraction**2 / count), 0.0)
+    try:
+        return max((((squares.scaled << SCALE) * count - total.scaled**2) / (count << 2 * SCALE)), 0.0)
+    except OverflowError:
+        return math.inf
 
 
 # Too many values
@@ -210,7 +225,7 @@ class Sketch(NamedTuple):
             minimum=math.nan if unknown else self.minimum,
             maximum=math.nan if unknown else self.maximum,
             percentiles=_percentiles(quantiles, count, unknown, self._ranked),
-            exact=False,
+            exact=not (quantiles and count),
         )
 
     def _squared_deviations(self) -> float:

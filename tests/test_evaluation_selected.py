@@ -188,7 +188,9 @@ def test_findings_are_those_of_what_counts(case: Case) -> None:
     assert ("empty" in counts) == (not chosen.any())
     if evaluation.loss == "kl":
         losses, indices = losses_by_hand(case, evaluation)
-        negative = np.flatnonzero(losses < 0)
+        whole = np.moveaxis(chosen, case.axis, -1).reshape(-1, case.predictions.shape[case.axis]).all(-1)
+        counted_whole = whole[np.moveaxis(chosen, case.axis, -1).reshape(len(whole), -1).any(-1)]
+        negative = np.flatnonzero((losses < 0) & counted_whole)
         event(f"negative: {negative.size > 0}")
         if negative.size:
             least = indices[int(negative[losses[negative].argmin()])]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kldiv_cli.buffers import Buffer
-from kldiv_cli.errors import AxisError, FormatError, ShapeMismatch
+from kldiv_cli.errors import AxisError, FormatError, ShapeMismatch, UsageError
 from kldiv_cli.shapes import fit, map_shape
 from kldiv_cli.sources import ArraySource, Inputs
 from kldiv_cli.spec import resolve_spec
@@ -79,7 +79,8 @@ def test_trimming_mends_no_other_difference() -> None:
 
 
 def test_labels_are_not_trimmed() -> None:
-    assert shape_of((2, 3), (2,), "i8", targets_are="labels", trim_axis=True) == (2, 3)
+    with pytest.raises(UsageError, match="trim_axis: does not go with labels"):
+        shape_of((2, 3), (2,), "i8", targets_are="labels", trim_axis=True)
 
 
 @pytest.mark.parametrize(

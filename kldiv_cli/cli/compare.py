@@ -56,6 +56,7 @@ def compare(
     from kldiv_cli.report.comparison import render_comparison
     from kldiv_cli.report.console import tell_findings, write
     from kldiv_cli.report.progress import progress_bar
+    from kldiv_cli.shapes import map_shape
 
     settings = resolve_comparison(
         reference_are=reference_are,
@@ -73,7 +74,7 @@ def compare(
     )
     shown = choose_format(format, json=json, precision=precision)
     inputs = open_comparison(reference, candidate, labels, mask, allow_external=allow_external)
-    elements = math.prod(inputs.predictions.shape)
+    elements = math.prod(map_shape(settings.spec, inputs))
     size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
     with progress_bar(elements, size / max(elements, 1), wanted=progress) as advance:
         resources = Resources(workers=workers, memory=memory)

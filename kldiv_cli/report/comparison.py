@@ -92,7 +92,7 @@ def _bucket_record(bucket: Bucket) -> dict[str, Any]:
     return {
         **bucket._asdict(),
         "kl": bucket.kl._asdict() if known else dict.fromkeys(Estimate._fields),
-        "same_top": bucket.same_top._asdict() if known else dict.fromkeys(Share._fields),
+        "same_top": bucket.same_top._asdict() if known else {**dict.fromkeys(Share._fields), "count": 0},
     }
 
 

@@ -11,7 +11,6 @@ from kldiv_cli.evaluation import Evaluation, Input, WorstLoss
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.report.record import SCALARS, direction, split_groups, statistics_record
-from kldiv_cli.spec import QUANTILES
 from kldiv_cli.streams import printable
 
 __all__ = [
@@ -120,7 +119,7 @@ def detail_grids(
 ) -> Iterator[Grid]:
     """What stands below the scalars: statistics, the split by target, the worst."""
     spec = evaluations[0].settings
-    if reduction is None or spec.blocks_of is not None or len(spec.quantiles) > len(QUANTILES):
+    if reduction is None or spec.blocks_of is not None or spec.more_quantiles:
         yield statistics_grid(evaluations, precision)
     split = split_grid(evaluations, precision)
     if split is not None:
@@ -145,7 +144,7 @@ def statistics_grid(evaluations: Sequence[Evaluation], precision: int | None) ->
     if blocks:
         counts = ", ".join(dict.fromkeys(f"{block.blocks} blocks of {block.of}" for block in blocks))
         errors = (number(block.standard_error, precision) for block in blocks)
-        rows.insert(2, ("standard_error", *errors, counts))
+        rows.insert(2, ("blocks.standard_error", *errors, counts))
     losses = tuple(evaluation.loss for evaluation in evaluations)
     return Grid(columns=("statistic", *losses, "of"), rows=tuple(rows), words=(0, len(losses) + 1))
 
@@ -210,7 +209,9 @@ def _file_names(evaluation: Evaluation) -> tuple[str, str]:
 
 def _described(evaluation: Evaluation, source: Input) -> tuple[str, ...]:
     spec = evaluation.settings
-    softmax = spec.log_softmax if source is evaluation.predictions else spec.targets_softmax
+    softmax = (source is evaluation.predictions and spec.log_softmax) or (
+        source is evaluation.targets and spec.targets_softmax
+    )
     space = source.space
     if source.space == "logits" and spec.temperature is not None:
         space += f" / {spec.temperature:g}"

@@ -109,8 +109,9 @@ def render_csv(
         writer.writerows((*index, number(value, precision)) for index, value in _elements(view))
         return text.getvalue()
     rows = [_csv_row(evaluation, reduction, precision) for evaluation in evaluations]
-    writer.writerow(rows[0])
-    writer.writerows(row.values() for row in rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer.writerow(names)
+    writer.writerows([row.get(name, "") for name in names] for row in rows)
     return text.getvalue()
 
 
@@ -155,6 +156,8 @@ def _csv_row(
 
 def csv_cell(value: object, precision: int | None) -> str:
     """Numbers as in every format, all else as it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return number(value, precision) if isinstance(value, float) else str(value)
 
 

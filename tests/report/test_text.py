@@ -240,7 +240,7 @@ def test_csv_has_a_row_for_each_loss() -> None:
     )
     computed = (
         "float32,log-probs,float64,probs,"
-        "distributions,2,0.75,0.5,0.25,0.251,0.26,0.3,0.35,0.75,1.15,1.2,1.24,1.249,1.25,True"
+        "distributions,2,0.75,0.5,0.25,0.251,0.26,0.3,0.35,0.75,1.15,1.2,1.24,1.249,1.25,true"
     )
     assert kl == (
         f"kl,q.npy,p.h5::/probs,2x4,1,8,2,2,1.5,0.1875,0.75,0.75,KL(targets ‖ predictions),{computed}"
