@@ -74,7 +74,7 @@ def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
     kept = sum(keeper.values.nbytes for keeper in job.kept if keeper is not None)
     share = (memory // workers - overhead) // (per_element + per_row // max(job.length, 1))
     if kept > _MUCH:
-        share //= 4
+        share //= 6
     elements = math.prod(job.shape)
     even = -(-elements // (4 * workers))
     budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))
