@@ -151,19 +151,39 @@ def _label_options(predictions: _Array, labels: _Array) -> tuple[str, ...] | Non
     """For KL of predictions and classes along the axis that the labels lack."""
     if labels.traits.kind not in "iu" or labels.rank != _TARGETS:
         return None
-    shape, highest = predictions.shape, labels.traits.highest
-    assert highest is not None
-    fitting = [
-        axis
-        for axis, classes in enumerate(shape)
-        if shape[:axis] + shape[axis + 1 :] == labels.shape and highest < classes
-    ]
-    described = ("--targets-are", "labels")
-    if predictions.likeness.space == "logits":
-        return ("--log-softmax", str(fitting[-1]), *described) if fitting else None
-    if predictions.likeness.axis not in fitting:
+    shape = predictions.shape
+    lacking = [axis for axis in range(len(shape)) if shape[:axis] + shape[axis + 1 :] == labels.shape]
+    of_logits = predictions.likeness.space == "logits"
+    axis = lacking[-1] if of_logits else predictions.likeness.axis
+    if axis not in lacking:
         return None
-    return (*_of_normalized(predictions), *described)
+    ignored = _ignored(labels, shape[axis])
+    if ignored is None:
+        return None
+    said = ("--log-softmax", str(axis)) if of_logits else _of_normalized(predictions)
+    return (*said, "--targets-are", "labels", *ignored)
+
+
+def _ignored(labels: _Array, classes: int) -> tuple[str, ...] | None:
+    """What says which value stands for no class, if one does; None for what are no labels of so many classes.
+
+    0 and 1 beside more than two classes are a mask. Only one above the last class is no value to be
+    ignored: there classes were counted from 1.
+    """
+    found = labels.traits
+    if found.lowest is None or found.highest is None:
+        return None
+    if labels.likeness.space == "binary" and classes > 2:
+        return None
+    if found.lowest >= 0 and found.highest < classes:
+        return ()
+    if found.second_lowest is None or found.second_highest is None:
+        return None
+    if found.lowest < 0 <= found.second_lowest and found.highest < classes:
+        return ("--ignore-value", str(found.lowest))
+    if found.lowest >= 0 and found.second_highest < classes < found.highest:
+        return ("--ignore-value", str(found.highest))
+    return None
 
 
 def _binary_options(predictions: _Array, targets: _Array) -> tuple[str, ...] | None:

@@ -132,6 +132,50 @@ def test_the_line_for_labels_gives_the_cross_entropy(
     assert run(suggestion, capsys) == pytest.approx(-float(chosen.sum()), rel=1e-12)
 
 
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+@pytest.mark.parametrize(("ignored", "dtype"), [(-100, "i8"), (-1, "i1"), (255, "u1"), (255, "i4")])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_line_for_labels_names_the_one_value_that_is_no_class(
+    predictions: str,
+    ignored: int,
+    dtype: str,
+    axis: int,
+    rng: np.random.Generator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make, as_logs = PREDICTIONS[predictions]
+    q, classes = make(rng, (9, 6), axis), labels(rng, (9, 6), axis).astype(dtype)
+    classes[3:5] = ignored
+    np.save("q.npy", q)
+    np.save("labels.npy", classes)
+    (suggestion,) = suggested("labels.npy", "q.npy")
+    assert suggestion.command.endswith(f" --targets-are labels --ignore-value {ignored}")
+    counted = np.moveaxis(as_logs(q, axis), axis, 1)[classes != ignored]
+    chosen = counted[np.arange(len(counted)), classes[classes != ignored].astype(int)]
+    assert run(suggestion, capsys) == pytest.approx(-float(chosen.sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "values", [[0, 4, -1, -2], [0, 5, -1, 2], [1, 2, 5, 4], [0, 255, 5, 1], [0, 255, -1, 2]]
+)
+def test_no_line_for_labels_of_which_more_are_out_of_range_or_that_count_from_1(
+    values: list[int], rng: np.random.Generator
+) -> None:
+    np.save("z.npy", logits(rng, (4, 5), 1))
+    np.save("labels.npy", np.array(values))
+    assert suggested("z.npy", "labels.npy") == []
+
+
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+@pytest.mark.parametrize("dtype", ["u1", "i8", "?"])
+def test_0_and_1_beside_more_than_two_classes_are_a_mask(
+    predictions: str, dtype: str, rng: np.random.Generator
+) -> None:
+    np.save("q.npy", PREDICTIONS[predictions][0](rng, (6, 5), 1))
+    np.save("mask.npy", np.array([1, 1, 0, 1, 0, 1], dtype))
+    assert suggested("q.npy", "mask.npy") == []
+
+
 @pytest.mark.parametrize("predictions", ["logits", "probs"])
 @pytest.mark.parametrize("dtype", ["u1", "?", "f4"])
 @pytest.mark.parametrize("shape", [(50,), (20, 6)], ids=str)
@@ -173,6 +217,9 @@ def test_any_line_for_a_file_of_many_arrays_runs(seed: int, capsys: pytest.Captu
             masked = logits(random, shape, axis)
             masked[random.random(shape) < 0.1] = -np.inf
             file[f"{shape}/masked"] = masked
+            some = labels(random, shape, axis)
+            some[random.random(some.shape) < 0.2] = -100
+            file[f"{shape}/padded"] = some
             file[f"{shape}/binary"] = (random.random(shape) < 0.5).astype(random.choice(["u1", "f4"]))
             file[f"{shape}/outcomes"] = random.random(shape)
             file[f"{shape}/nan"] = np.where(random.random(shape) < 0.2, np.nan, random.random(shape))
