@@ -97,7 +97,8 @@ def test_more_pairs_than_are_shown_are_said(inspect: Inspect) -> None:
     random = np.random.default_rng(1)
     np.savez("many.npz", **{f"x{k}": random.normal(0, 1, (3, 4)) for k in range(9)})
     run = inspect("many.npz")
-    assert run.out.count("kldiv compute") == 8
+    lines = run.out.split("what fits:\n")[1].splitlines()
+    assert lines == [f"  kldiv compare many.npz::x0 many.npz::x{k}" for k in range(1, 9)]
     assert run.err.startswith("note: more than 8 pairs fit")
 
 

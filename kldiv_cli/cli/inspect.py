@@ -30,14 +30,14 @@ def inspect(
     """List the arrays of files and what they look like.
 
     \b
-    What is in a file, and which compute line fits:
+    What is in a file, and which lines fit:
       kldiv inspect outputs.h5
     A pair, with every value read however many there are:
       kldiv inspect logits.npy labels.npy --exact
     One group of a file, as JSON:
       kldiv inspect outputs.h5::/run --json
 
-    Below stand the compute lines that fit pairs of them.
+    Below stand the compute and compare lines that fit pairs of them.
     Of an array of more than 4 Mi elements a sample is read, and said to be one.
     An array that can't be read as numbers is listed with the reason.
     A file that can't be read is an error, said after what the others hold.
@@ -52,9 +52,9 @@ def inspect(
     inspections, errors = _inspect(files, exact=exact, allow_external=allow_external)
     if inspections or not errors:
         extra = ("--allow-external",) if allow_external else ()
-        suggestions = suggest(inspections, most=_MOST_LINES + 1, extra=extra)
-        write(render_inspections(inspections, suggestions[:_MOST_LINES], shown, precision))
-        _tell(inspections, more=len(suggestions) > _MOST_LINES)
+        suggestions, more = suggest(inspections, most=_MOST_LINES, extra=extra)
+        write(render_inspections(inspections, suggestions, shown, precision))
+        _tell(inspections, more=more)
     for error in errors[:-1]:
         tell("kldiv: error", str(error))
     if errors:

@@ -60,7 +60,7 @@ def render_inspections(
 
 
 def inspection_record(inspection: Inspection, suggestions: Sequence[Suggestion] = ()) -> dict[str, Any]:
-    """All that is known of an array, with the lines in which it is the predictions."""
+    """All that is known of an array, with the lines in which it is the predictions or the candidate."""
     found, likeness = inspection.traits, inspection.likeness
     record = {
         "address": inspection.address,
