@@ -45,6 +45,9 @@ class Traits(NamedTuple):
     lowest: float | None = None
     """Of the finite values; None where there are none."""
     highest: float | None = None
+    second_lowest: float | None = None
+    """Of the distinct values of integers; what is left if the lowest stands for no class."""
+    second_highest: float | None = None
     nan: int = 0
     posinf: int = 0
     neginf: int = 0
@@ -54,13 +57,16 @@ class Traits(NamedTuple):
     """Every finite value is a whole number."""
 
     def merge(self, other: Traits) -> Traits:
-        lows = [value for value in (self.lowest, other.lowest) if value is not None]
-        highs = [value for value in (self.highest, other.highest) if value is not None]
+        lows = _distinct(self.lowest, self.second_lowest, other.lowest, other.second_lowest)
+        highs = _distinct(self.highest, self.second_highest, other.highest, other.second_highest)
+        integers = self.kind in "iu"
         return Traits(
             kind=self.kind,
             size=self.size + other.size,
-            lowest=min(lows, default=None),
-            highest=max(highs, default=None),
+            lowest=lows[0] if lows else None,
+            highest=highs[-1] if highs else None,
+            second_lowest=lows[1] if integers and len(lows) > 1 else None,
+            second_highest=highs[-2] if integers and len(highs) > 1 else None,
             nan=self.nan + other.nan,
             posinf=self.posinf + other.posinf,
             neginf=self.neginf + other.neginf,
@@ -130,6 +136,9 @@ def traits(values: AnyArray) -> Traits:
         found = found._replace(whole=bool(np.all(np.trunc(finite) == finite)))
     if finite.size == 0:
         return found
+    if found.kind in "iu":
+        second_lowest, second_highest = _second(finite)
+        found = found._replace(second_lowest=second_lowest, second_highest=second_highest)
     return found._replace(
         lowest=_number(finite.min()),
         highest=_number(finite.max()),
@@ -167,8 +176,7 @@ def judge(traits: Traits, *, probs: tuple[int, ...], log_probs: tuple[int, ...])
     if traits.kind == "b" or both:
         return Likeness("binary")
     if traits.kind in "iu":
-        classes = 0 <= traits.lowest < traits.highest <= _MOST_CLASSES
-        return Likeness("labels" if classes else "numbers")
+        return Likeness("labels" if _are_classes(traits) else "numbers")
     return Likeness(_space_of_floats(traits, traits.lowest, traits.highest))
 
 
@@ -186,6 +194,15 @@ def look(values: AnyArray, dtype: np.dtype[Any] | None = None) -> Likeness:
     return judge(found, probs=probs, log_probs=log_probs)
 
 
+def _are_classes(traits: Traits) -> bool:
+    """Whether integers are from 0 up, but perhaps for one value that stands for no class."""
+    lowest, highest = traits.lowest, traits.highest
+    ranges = [(lowest, highest), (traits.second_lowest, highest), (lowest, traits.second_highest)]
+    return any(
+        low is not None and high is not None and 0 <= low < high <= _MOST_CLASSES for low, high in ranges
+    )
+
+
 def _space_of_floats(traits: Traits, lowest: float, highest: float) -> Space:
     """Of floats that are normalised along no axis."""
     infinite = traits.posinf or traits.neginf
@@ -194,6 +211,19 @@ def _space_of_floats(traits: Traits, lowest: float, highest: float) -> Space:
     if lowest >= 0 and highest <= 1 and not infinite:
         return "probs"
     return "numbers" if traits.whole and lowest >= 0 else "logits"
+
+
+def _second(values: AnyArray) -> tuple[float | None, float | None]:
+    """The lowest but one and the highest but one of integers, where there are two."""
+    lowest, highest = values.min(), values.max()
+    if lowest == highest:
+        return None, None
+    return _number(values[values != lowest].min()), _number(values[values != highest].max())
+
+
+def _distinct(*values: float | None) -> list[float]:
+    """Those that are known, from the lowest up."""
+    return sorted({value for value in values if value is not None})
 
 
 def _number(value: Any) -> float:

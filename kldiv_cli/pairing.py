@@ -1,13 +1,13 @@
-"""Which arrays belong together, and the ``kldiv compute`` line that compares them."""
+"""Which arrays belong together, and the ``kldiv compute`` or ``kldiv compare`` line for them."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from kldiv_cli.inspection import Inspection
 from kldiv_cli.likeness import Likeness, Space, Traits
@@ -20,28 +20,37 @@ _RANKS: Final[dict[Space, int]] = {"logits": 0, "log-probs": 1, "probs": 2, "lab
 _TARGETS: Final = 3
 """What has this rank is never a prediction."""
 
+_CONSIDERED: Final = 1000
+"""Pairs that fit, among which those that are shown are chosen."""
+
 _PREDICTION_NAMES: Final = frozenset(
     {"student", "pred", "preds", "predicted", "prediction", "predictions", "output", "outputs", "out"}
     | {"logits", "quant", "quantized", "quantised", "candidate", "new", "test", "approx", "q"}
+    | {"int8", "int4", "fp8", "fp4", "nf4", "q8", "q4", "awq", "gptq", "pruned", "distilled", "finetuned"}
 )
 _TARGET_NAMES: Final = frozenset(
     {"teacher", "target", "targets", "label", "labels", "truth", "true", "gt", "gold", "ref", "reference"}
     | {"base", "baseline", "original", "orig", "expected", "full", "old", "p", "y"}
+    | {"fp32", "f32", "float32", "fp64", "float64"}
 )
 
 
 class Suggestion(NamedTuple):
-    """A pair, and the options of `kldiv compute` for it."""
+    """A pair, and the options of `kldiv compute` or `kldiv compare` for it."""
 
     predictions: str
+    """For `compare` the candidate."""
     targets: str
+    """For `compare` the reference."""
     options: tuple[str, ...]
+    verb: Literal["compute", "compare"] = "compute"
 
     @property
     def command(self) -> str:
         """The line, ready for a shell."""
-        addresses = (_unlike_an_option(address) for address in (self.predictions, self.targets))
-        return shlex.join(("kldiv", "compute", *addresses, *self.options))
+        pair = (self.predictions, self.targets)
+        addresses = map(_unlike_an_option, pair if self.verb == "compute" else reversed(pair))
+        return shlex.join(("kldiv", self.verb, *addresses, *self.options))
 
 
 class _Array(NamedTuple):
@@ -57,13 +66,29 @@ class _Array(NamedTuple):
         return _RANKS[self.likeness.space]
 
 
-def suggest(inspections: Sequence[Inspection], *, most: int, extra: tuple[str, ...] = ()) -> list[Suggestion]:
-    """Up to `most` pairs that fit, those of unlike arrays first; `extra` options go to all of them."""
+def suggest(
+    inspections: Sequence[Inspection], *, most: int, extra: tuple[str, ...] = ()
+) -> tuple[list[Suggestion], bool]:
+    """Up to `most` pairs that fit, and whether there are more; `extra` options go to all of them.
+
+    Those of unlike arrays come first.
+    """
     arrays = _comparable(inspections)
     pairs = itertools.chain(_pairs(arrays, alike=False), _pairs(arrays, alike=True))
-    fitting = (_suggestion(*pair) for pair in pairs)
-    chosen = itertools.islice((s for s in fitting if s is not None), most)
-    return [suggestion._replace(options=suggestion.options + extra) for suggestion in chosen]
+    fitting = (suggestion for pair in pairs if (suggestion := _suggestion(*pair)) is not None)
+    found = list(itertools.islice(fitting, max(most + 1, _CONSIDERED)))
+    chosen = [suggestion._replace(options=suggestion.options + extra) for suggestion in _spread(found, most)]
+    return chosen, len(found) > most
+
+
+def _spread(found: list[Suggestion], most: int) -> list[Suggestion]:
+    """No array's second line as predictions before every other's first; what is chosen keeps its order."""
+    turns: Counter[str] = Counter()
+    order: list[tuple[int, int]] = []
+    for place, suggestion in enumerate(found):
+        order.append((turns[suggestion.predictions], place))
+        turns[suggestion.predictions] += 1
+    return [found[place] for place in sorted(place for _, place in sorted(order)[:most])]
 
 
 def _comparable(inspections: Sequence[Inspection]) -> list[_Array]:
@@ -94,6 +119,10 @@ def _pairs(arrays: list[_Array], *, alike: bool) -> Iterator[tuple[_Array, _Arra
 
 
 def _suggestion(first: _Array, second: _Array) -> Suggestion | None:
+    options = _compare_options(first, second)
+    if options is not None:
+        candidate, reference = _by_name(second, first)
+        return Suggestion(candidate.address, reference.address, options, "compare")
     predictions, targets = _in_roles(first, second)
     if predictions.rank == _TARGETS:
         return None
@@ -122,11 +151,31 @@ def _name_score(array: _Array) -> int:
     address = parse_address(array.address)
     file = re.split(r"[/\\]", address.path)[-1]
     for name in (address.dataset or "", file):
-        words = re.findall(r"[a-z]+", name.lower())
+        words = {*re.findall(r"[a-z]+", name.lower()), *re.findall(r"[a-z]+\d+", name.lower())}
         score = sum((word in _PREDICTION_NAMES) - (word in _TARGET_NAMES) for word in words)
         if score:
             return score
     return 0
+
+
+def _by_name(predictions: _Array, targets: _Array) -> tuple[_Array, _Array]:
+    """The same two, the other way round where their names say so."""
+    swapped = _name_score(predictions) < _name_score(targets)
+    return (targets, predictions) if swapped else (predictions, targets)
+
+
+def _compare_options(first: _Array, second: _Array) -> tuple[str, ...] | None:
+    """For two models' outputs: of one shape, alike, and normalised along the same axis or not at all."""
+    likeness = first.likeness
+    if first.shape != second.shape or likeness != second.likeness:
+        return None
+    if likeness.space == "logits":
+        return ()
+    whole = first.traits.kind != "f" or second.traits.kind != "f"
+    if likeness.axis is None or likeness.space not in ("probs", "log-probs") or whole:
+        return None
+    said = ("--reference-are", likeness.space, "--candidate-are", likeness.space)
+    return (*said, *_of_axis(likeness.axis, first))
 
 
 def _options(predictions: _Array, targets: _Array) -> tuple[str, ...] | None:
@@ -151,19 +200,39 @@ def _label_options(predictions: _Array, labels: _Array) -> tuple[str, ...] | Non
     """For KL of predictions and classes along the axis that the labels lack."""
     if labels.traits.kind not in "iu" or labels.rank != _TARGETS:
         return None
-    shape, highest = predictions.shape, labels.traits.highest
-    assert highest is not None
-    fitting = [
-        axis
-        for axis, classes in enumerate(shape)
-        if shape[:axis] + shape[axis + 1 :] == labels.shape and highest < classes
-    ]
-    described = ("--targets-are", "labels")
-    if predictions.likeness.space == "logits":
-        return ("--log-softmax", str(fitting[-1]), *described) if fitting else None
-    if predictions.likeness.axis not in fitting:
+    shape = predictions.shape
+    lacking = [axis for axis in range(len(shape)) if shape[:axis] + shape[axis + 1 :] == labels.shape]
+    of_logits = predictions.likeness.space == "logits"
+    axis = lacking[-1] if of_logits else predictions.likeness.axis
+    if axis not in lacking:
         return None
-    return (*_of_normalized(predictions), *described)
+    ignored = _ignored(labels, shape[axis])
+    if ignored is None:
+        return None
+    said = ("--log-softmax", str(axis)) if of_logits else _of_normalized(predictions)
+    return (*said, "--targets-are", "labels", *ignored)
+
+
+def _ignored(labels: _Array, classes: int) -> tuple[str, ...] | None:
+    """What says which value stands for no class, if one does; None for what are no labels of so many classes.
+
+    0 and 1 beside more than two classes are a mask. Only one above the last class is no value to be
+    ignored: there classes were counted from 1.
+    """
+    found = labels.traits
+    if found.lowest is None or found.highest is None:
+        return None
+    if labels.likeness.space == "binary" and classes > 2:
+        return None
+    if found.lowest >= 0 and found.highest < classes:
+        return ()
+    if found.second_lowest is None or found.second_highest is None:
+        return None
+    if found.lowest < 0 <= found.second_lowest and found.highest < classes:
+        return ("--ignore-value", str(found.lowest))
+    if found.lowest >= 0 and found.second_highest < classes < found.highest:
+        return ("--ignore-value", str(found.highest))
+    return None
 
 
 def _binary_options(predictions: _Array, targets: _Array) -> tuple[str, ...] | None:
@@ -180,9 +249,12 @@ def _binary_options(predictions: _Array, targets: _Array) -> tuple[str, ...] | N
 
 def _of_normalized(predictions: _Array) -> tuple[str, ...]:
     """What says that predictions are normalised already, and along which axis if not the last."""
-    axis = predictions.likeness.axis
     space = ("--predictions-are", "probs") if predictions.likeness.space == "probs" else ()
-    return space if axis == len(predictions.shape) - 1 else (*space, "--axis", str(axis))
+    return (*space, *_of_axis(predictions.likeness.axis, predictions))
+
+
+def _of_axis(axis: int | None, array: _Array) -> tuple[str, ...]:
+    return () if axis == len(array.shape) - 1 else ("--axis", str(axis))
 
 
 def _unlike_an_option(address: str) -> str:

@@ -97,7 +97,8 @@ def test_more_pairs_than_are_shown_are_said(inspect: Inspect) -> None:
     random = np.random.default_rng(1)
     np.savez("many.npz", **{f"x{k}": random.normal(0, 1, (3, 4)) for k in range(9)})
     run = inspect("many.npz")
-    assert run.out.count("kldiv compute") == 8
+    lines = run.out.split("what fits:\n")[1].splitlines()
+    assert lines == [f"  kldiv compare many.npz::x0 many.npz::x{k}" for k in range(1, 9)]
     assert run.err.startswith("note: more than 8 pairs fit")
 
 
@@ -121,10 +122,36 @@ def test_a_file_that_can_not_be_listed_is_one_line_and_exit_code_2(
     Path("empty").touch()
     if file == "fifo":
         os.mkfifo("fifo")
-    run = inspect("p.npy", file)
+    run = inspect(file)
     assert (run.code, run.out) == (2, "")
     assert run.err.startswith(f"kldiv: error: {reason}")
     assert run.err.count("\n") == 1
+    beside_others = inspect("p.npy", file, "z.npy")
+    assert beside_others == (2, inspect("p.npy", "z.npy").out, run.err)
+
+
+def test_all_that_can_be_read_is_printed_and_every_bad_file_is_said_in_its_order(inspect: Inspect) -> None:
+    Path("junk.h5").write_text("neither")
+    run = inspect("junk.h5", "p.npy", "missing.npy", "--json")
+    assert run.code == 2
+    assert [array["address"] for array in json.loads(run.out)["arrays"]] == ["p.npy"]
+    assert [line.split(": ")[:3] for line in run.err.splitlines()] == [
+        ["kldiv", "error", "junk.h5"],
+        ["kldiv", "error", "missing.npy"],
+    ]
+    run = inspect("junk.h5", "missing.npy", "missing.npy", "--json")
+    assert (run.code, run.out, run.err.count("\n")) == (2, "", 2)
+
+
+@pytest.mark.parametrize(
+    "files", [("p.npy", "a.h5", "p.npy"), ("a.h5::/run/labels", "p.npy", "a.h5", "a.h5::/run")]
+)
+def test_an_array_that_is_named_more_than_once_is_listed_once(
+    inspect: Inspect, files: tuple[str, ...]
+) -> None:
+    arrays = json.loads(inspect(*files, "--json").out)["arrays"]
+    addresses = [array["address"] for array in arrays]
+    assert sorted(addresses) == ["a.h5::/other", "a.h5::/run/labels", "a.h5::/run/text", "p.npy"]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,16 @@ def test_integers_are_counted_exactly() -> None:
     assert (found.lowest, found.highest) == (-(2**63), 2**63 - 1)
 
 
+def test_of_integers_the_lowest_and_the_highest_but_one_are_known() -> None:
+    found = traits(np.array([4, -100, 2, 255, -100, 255]))
+    assert (found.second_lowest, found.second_highest) == (2, 4)
+    parts = [np.array([value]) for value in (4, -100, 2, 255)]
+    found = traits(parts[0]).merge(traits(parts[1])).merge(traits(parts[2])).merge(traits(parts[3]))
+    assert (found.second_lowest, found.second_highest) == (2, 4)
+    assert traits(np.array([7, 7])).second_lowest is None
+    assert traits(np.array([0.5, 2.5])).second_lowest is None
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "i4", "u1", "b"])
 def test_what_was_counted_in_two_parts_merges_to_that_of_the_whole(
     dtype: str, rng: np.random.Generator
@@ -202,8 +212,14 @@ def test_exact_0_and_1_are_binary_whatever_the_dtype(dtype: str) -> None:
 def test_labels_are_integers_from_0_up() -> None:
     assert looks([3, 0, 2, 2], np.uint8) == Likeness("labels")
     assert looks([3, 0, 2, 2], np.float32) == Likeness("numbers"), "compute takes only integers for labels"
-    assert looks([3, -100, 2], np.int64) == Likeness("numbers")
     assert looks([3, 10**12], np.int64) == Likeness("numbers")
+    assert looks([3, 0, -2, -1], np.int64) == Likeness("numbers")
+
+
+@pytest.mark.parametrize("ignored", [-100, -1, 255, 2**40])
+def test_one_value_among_labels_may_stand_for_no_class(ignored: int) -> None:
+    assert looks([3, ignored, 2, ignored, 0], np.int64) == Likeness("labels")
+    assert looks([3, ignored, -7, -8, 0], np.int64) == Likeness("numbers")
 
 
 @pytest.mark.parametrize("values", [[7, 7, 7], [0.0, 0.0], [2.5, 2.5], [np.nan, np.nan], []])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
 from kldiv_cli.inspection import Inspection
-from kldiv_cli.likeness import Likeness
+from kldiv_cli.likeness import Likeness, Traits
 from kldiv_cli.pairing import Suggestion
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
@@ -60,7 +60,7 @@ def render_inspections(
 
 
 def inspection_record(inspection: Inspection, suggestions: Sequence[Suggestion] = ()) -> dict[str, Any]:
-    """All that is known of an array, with the lines in which it is the predictions."""
+    """All that is known of an array, with the lines in which it is the predictions or the candidate."""
     found, likeness = inspection.traits, inspection.likeness
     record = {
         "address": inspection.address,
@@ -123,7 +123,7 @@ def _row(inspection: Inspection, digits: int | None, *, sampled: bool) -> tuple[
         *_storage(inspection.storage),
         *counts,
         *((read,) if sampled else ()),
-        _looks_like(inspection.likeness),
+        _looks_like(inspection.likeness, found),
     )
 
 
@@ -154,9 +154,11 @@ def _number(value: float | None, digits: int | None) -> str:
     return str(value) if isinstance(value, int) or digits is None else f"{value:.{digits}g}"
 
 
-def _looks_like(likeness: Likeness | None) -> str:
+def _looks_like(likeness: Likeness | None, found: Traits | None) -> str:
     if likeness is None:
         return _UNKNOWN
+    if likeness.space == "labels" and found is not None and found.lowest is not None and found.lowest < 0:
+        return f"labels but for {found.lowest}"
     return likeness.space if likeness.axis is None else f"{likeness.space}, axis {likeness.axis}"
 
 

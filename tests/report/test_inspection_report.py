@@ -78,6 +78,15 @@ def test_a_grid_says_how_an_array_is_stored_and_how_large_it_is() -> None:
     assert rows[2][1:5] == ("–",) * 4
 
 
+def test_a_grid_says_which_value_below_0_is_no_class() -> None:
+    found = Traits(kind="i", size=30, lowest=-100, highest=9, second_lowest=0, second_highest=8)
+    array = Inspection(
+        address="x", shape=(30,), dtype="int64", storage=None, traits=found, likeness=Likeness("labels")
+    )
+    assert inspection_grid([array], 6).rows[0][-1] == "labels but for -100"
+    assert inspection_record(array)["looks_like"] == "labels"
+
+
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1023, "1023 B"), (1024, "1 KiB"), (5 << 40, "5 TiB")]
 )
