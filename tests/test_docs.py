@@ -73,7 +73,7 @@ def test_the_setup_lines_are_the_ones_that_ci_runs() -> None:
     setup, tests, with_uv = (block.strip() for block in blocks("sh"))
     assert all("\n" not in line for line in (setup, tests, with_uv))
     assert "kldiv compute sample_data/" in setup
-    assert tests.endswith("-m pytest")
+    assert tests.endswith("-m pytest -n auto")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     pattern = re.search(r"grep '([^']+)' README.md", ci)
     assert pattern is not None
