@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.alignment import FEWEST_ROWS, Alignment, Rows, align, rows_of
+from kldiv_cli.block_reader import BlockReader
 from kldiv_cli.blocks import Layout, spread
-from kldiv_cli.buffers import Buffer
+from kldiv_cli.buffers import Buffer, Workspace
 from kldiv_cli.functional import log_softmax
 from kldiv_cli.job import Job
 from kldiv_cli.likeness import Likeness
-from kldiv_cli.selection import select
 from kldiv_cli.sources.base import AnyArray, Block, Source
 
 __all__ = ["alignment_of", "is_bfloat16", "look_at"]
@@ -83,25 +83,18 @@ def _samples(job: Job, wanted: int) -> Iterator[tuple[Array, Array]]:
 
 
 def _read(job: Job, block: Block) -> tuple[Array, Array] | None:
-    spec, inputs, axis = job.spec, job.inputs, job.axis
-    predictions = _rows(inputs.predictions, block, axis)
-    outer = block[:axis] + block[axis + 1 :]
-    labels = spec.targets_are == "labels"
-    stored = inputs.targets.read(outer, Buffer()).ravel() if labels else _rows(inputs.targets, block, axis)
-    selection = select(spec, stored, _mask(job, block), "mask")
-    if selection.elements is not None:
+    spec, rows = job.spec, BlockReader(job, Workspace()).read(block)
+    chosen, counted = rows.selection
+    if counted is not None:
         return None
-    if selection.rows is not None:
-        predictions, stored = predictions[selection.rows], stored[selection.rows]
+    predictions, stored = rows.predictions, rows.targets
+    if chosen is not None:
+        predictions, stored = predictions[chosen], stored[chosen]
     log_predictions = _log_probs(predictions, "logits" if spec.log_softmax else spec.predictions_are, job)
+    labels = spec.targets_are == "labels"
     targets = _one_hot(stored, job.length) if labels else _probs(stored, job)
     known = np.isfinite(targets).all(axis=1) & ~np.isnan(log_predictions).any(axis=1)
     return log_predictions[known], targets[known]
-
-
-def _rows(source: Source, block: Block, axis: int) -> AnyArray:
-    moved = np.moveaxis(source.read(block, Buffer()), axis, -1)
-    return moved.reshape(-1, moved.shape[-1])
 
 
 def _one_hot(labels: AnyArray, classes: int) -> Array:
@@ -109,15 +102,6 @@ def _one_hot(labels: AnyArray, classes: int) -> Array:
     known = np.flatnonzero((labels >= 0) & (labels < classes))
     targets[known, labels[known].astype(np.intp)] = 1.0
     return targets
-
-
-def _mask(job: Job, block: Block) -> npt.NDArray[Any] | None:
-    source, axis = job.inputs.mask, job.axis
-    if source is None:
-        return None
-    if source.shape[axis] == 1:
-        return _rows(source, (*block[:axis], slice(0, 1), *block[axis + 1 :]), axis)[:, 0]
-    return _rows(source, block, axis)
 
 
 def _log_probs(values: AnyArray, space: str, job: Job) -> Array:
