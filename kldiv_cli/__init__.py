@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kldiv_cli.comparison import Comparison
     from kldiv_cli.errors import KldivError
     from kldiv_cli.evaluation import Evaluation
+    from kldiv_cli.gate import Checked, check
     from kldiv_cli.functional import (
         binary_cross_entropy,
         binary_cross_entropy_with_logits,
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Checked",
     "Comparison",
     "Evaluation",
     "KldivError",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "check",
     "compare",
     "evaluate",
     "kl_div",
@@ -32,11 +35,13 @@ __all__ = [
 ]
 
 _HOME = {
+    "Checked": "gate",
     "Comparison": "comparison",
     "Evaluation": "evaluation",
     "KldivError": "errors",
     "binary_cross_entropy": "functional",
     "binary_cross_entropy_with_logits": "functional",
+    "check": "gate",
     "compare": "api",
     "evaluate": "api",
     "kl_div": "functional",

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from kldiv_cli.observations import Tally, unravel
 
-__all__ = ["Finding", "Severity", "counted", "told"]
+__all__ = ["IDS", "Finding", "Severity", "counted", "told"]
 
-Severity = Literal["note", "warning"]
+Severity = Literal["note", "warning", "error"]
+"""A warning says that a number may not be what it is taken for; where one fails a check it is an error."""
+
+IDS: Final = frozenset(
+    {
+        *("predictions-probs", "predictions-logits", "predictions-unnormalised", "predictions-padding"),
+        *("targets-probs", "targets-logits", "targets-log-probs", "targets-unnormalised", "targets-padding"),
+        *("softmax-of-probs", "softmax-of-target-probs", "sigmoid-of-probs", "wrong-axis"),
+        *("misaligned", "identical", "empty", "zero-terms", "infinite-terms", "nan-terms", "nonfinite"),
+        *("clamped-terms", "saturated", "targets-outside", "negative-kl", "low-precision", "which-mean"),
+        *("infinite-kl", "nan-kl", "inputs-changed", "dtype-changed", "predictions-unchanged"),
+    }
+)
+"""Of all findings there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

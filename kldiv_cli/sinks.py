@@ -9,18 +9,18 @@ import contextlib
 import io
 import math
 import os
-import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from kldiv_cli.atomic import check_place, explained, new_temporary, publish
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
-from kldiv_cli.errors import OutputError, UsageError
+from kldiv_cli.errors import UsageError
 
 __all__ = ["MapSink", "check_output", "open_map"]
 
@@ -32,9 +32,7 @@ class MapSink(ABC):
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(descriptor)
-        self.temporary = Path(name)
+        self.temporary = new_temporary(path)
         try:
             self._begin()
         except BaseException:
@@ -55,14 +53,9 @@ class MapSink(ABC):
 
     def commit(self, *, force: bool = True) -> None:
         """Give the finished file its name, in one step; without `force` only if none has it by now."""
-        with _explained(self.path):
+        with explained(self.path):
             self._close(durable=True)
-            os.chmod(self.temporary, _default_mode(self.path))
-            if force:
-                os.replace(self.temporary, self.path)
-            else:
-                _rename_new(self.temporary, self.path)
-            _sync_directory(self.path.parent)
+            publish(self.temporary, self.path, force=force)
 
     def discard(self) -> None:
         """Remove the temporary file."""
@@ -87,7 +80,7 @@ class NpyMap(MapSink):
         lengths = block_shape(block)
         inner = contiguous_from(self.shape, lengths)
         run = math.prod(lengths[inner:]) * self.dtype.itemsize
-        with _explained(self.path):
+        with explained(self.path):
             for position, start in enumerate(run_starts(self.shape, block, inner)):
                 part = contents[position * run : (position + 1) * run]
                 self._write_at(part, self._offset + start * self.dtype.itemsize)
@@ -125,7 +118,7 @@ class Hdf5Map(MapSink):
 
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
         contents = np.ascontiguousarray(values, self.dtype).reshape(block_shape(block))
-        with self._lock, _explained(self.path):
+        with self._lock, explained(self.path):
             self._dataset[block or ()] = contents
 
     def _close(self, *, durable: bool) -> None:
@@ -157,60 +150,16 @@ def check_output(
     else:
         raise UsageError(f"{option} {address}: expected a name like map.npy or map.h5::/name")
     path = Path(os.path.realpath(path))
-    _check_place(address, path, force)
-    for source in inputs:
-        if _is_same_file(path, source):
-            raise OutputError(f"{address}: is the input {source}; choose another name")
+    check_place(address, path, inputs, force=force)
     return path, inner
 
 
 def open_map(path: Path, dataset: str | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> MapSink:
     """Begin a map; `MapSink.commit` or `MapSink.discard` must follow."""
-    with _explained(path):
+    with explained(path):
         if dataset is None:
             return NpyMap(path, shape, dtype)
         return Hdf5Map(path, dataset, shape, dtype)
-
-
-def _is_same_file(path: Path, source: str) -> bool:
-    try:
-        return os.path.samefile(path, source)
-    except OSError:
-        return False
-
-
-def _check_place(address: str, path: Path, force: bool) -> None:
-    if path.is_dir():
-        raise OutputError(f"{address}: is a directory, expected a file name")
-    if not path.parent.is_dir():
-        raise OutputError(f"{address}: no directory {path.parent}; create it first")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{address}: is not a regular file")
-    if path.exists() and not force:
-        raise OutputError(f"{address}: exists; overwrite it with --force")
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say in one line what the system said, and of which file."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, RuntimeError, ValueError, OverflowError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else " ".join(str(error).split())
-        raise OutputError(f"{path}: {reason}; nothing was written there") from None
-
-
-def _rename_new(temporary: Path, path: Path) -> None:
-    """Rename to a name that nothing has yet; a link fails where a rename would overwrite."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise OutputError(f"{path}: exists by now; overwrite it with --force") from None
-    except OSError:  # a file system without links
-        os.replace(temporary, path)
 
 
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
@@ -222,22 +171,3 @@ def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     }
     np.lib.format.write_array_header_1_0(header, description)
     return header.getvalue()
-
-
-def _default_mode(path: Path) -> int:
-    """The permissions of the file that is replaced, else what the umask leaves."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the rename durable, where directories can be opened."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,14 +8,22 @@ from typing import Final
 
 import typer
 
-__all__ = ["SUMMARIES", "load_command", "make_app", "named_command"]
+__all__ = ["GROUPS", "SUMMARIES", "load_command", "make_app", "named_command"]
 
 SUMMARIES: Final = {
     "compute": "Compute KL divergence or BCE of predictions and targets.",
     "compare": "Compare two models' outputs on the same inputs.",
     "inspect": "List the arrays of files and what they look like.",
+    "check": "Hold pairs to limits and to a baseline, and fail if one is not kept.",
+    "baseline record": "Record what pairs come to, in a new baseline or beside other pairs.",
+    "baseline update": "Accept what pairs come to now, after showing each number before and after.",
+    "baseline show": "Show what a baseline holds.",
+    "baseline suggest": "Suggest limits from repeated runs, ready to be pasted into a suite.",
 }
 """What the list of commands says of each: the first line of its help."""
+GROUPS: Final = {"baseline": "Record, update and show numbers that were accepted; suggest limits."}
+_ALONE: Final = ("check", "baseline record", "baseline update")
+"""Without arguments these take the suite in pyproject.toml."""
 
 
 def make_app(arguments: Sequence[str]) -> typer.Typer:
@@ -28,13 +36,23 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(kldiv)
+    groups = {name: _group(app, name, summary) for name, summary in GROUPS.items()}
     made = _made(arguments)
     for name, summary in SUMMARIES.items():
+        group, _, command = name.rpartition(" ")
+        parent = groups.get(group, app)
         if name in made:
-            app.command(name, no_args_is_help=True)(load_command(name))
+            parent.command(command, no_args_is_help=name not in _ALONE)(load_command(name))
         else:
-            app.command(name, help=summary)(_listed)
+            parent.command(command, help=summary)(_listed)
     return app
+
+
+def _group(app: typer.Typer, name: str, summary: str) -> typer.Typer:
+    """Commands of two words."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name, help=summary)
+    return group
 
 
 def _made(arguments: Sequence[str]) -> Collection[str]:
@@ -46,14 +64,18 @@ def _made(arguments: Sequence[str]) -> Collection[str]:
 
 
 def named_command(arguments: Sequence[str]) -> str | None:
-    """The command that is called; the options before it take no values."""
-    first = next((argument for argument in arguments if not argument.startswith("-")), None)
-    return first if first in SUMMARIES else None
+    """The command that is called, of one word or two; the options before it take no values."""
+    words = [argument for argument in arguments if not argument.startswith("-")][:2]
+    names = (" ".join(words), *words[:1])
+    return next((name for name in names if name in SUMMARIES), None)
 
 
 def load_command(name: str) -> Callable[..., None]:
-    """The function of a command, from the module of its name."""
-    command: Callable[..., None] = getattr(importlib.import_module(f"kldiv_cli.cli.{name}"), name)
+    """The function of a command, from the module of its first word."""
+    module, _, function = name.partition(" ")
+    command: Callable[..., None] = getattr(
+        importlib.import_module(f"kldiv_cli.cli.{module}"), function or module
+    )
     return command
 
 

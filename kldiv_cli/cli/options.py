@@ -11,8 +11,11 @@ import typer
 from kldiv_cli.errors import UsageError
 
 __all__ = [
+    "Allow",
     "AllowExternal",
     "Axis",
+    "BaselineArgument",
+    "BaselineFile",
     "BlocksOf",
     "Broadcast",
     "ByTarget",
@@ -23,21 +26,31 @@ __all__ = [
     "Distributions",
     "Exact",
     "Files",
+    "Floor",
     "Force",
+    "ForceReports",
     "FormatName",
     "Full",
+    "FullReport",
+    "Github",
     "IgnoreValue",
     "Json",
+    "Junit",
     "Labels",
+    "Limits",
     "LogSoftmax",
     "LogTarget",
     "LossName",
     "LossNames",
     "MapSlice",
+    "MarkdownFile",
     "Mask",
     "Memory",
     "Output",
     "OutputDtype",
+    "PairName",
+    "PairOrSuite",
+    "PairPattern",
     "PosWeight",
     "Precision",
     "Predictions",
@@ -48,16 +61,21 @@ __all__ = [
     "ReductionName",
     "Reference",
     "ReferenceAre",
+    "Runs",
+    "Sigmas",
     "SizeAverage",
+    "StatisticNames",
     "Strict",
     "Targets",
     "TargetsAre",
+    "TargetsOfPair",
     "Temperature",
     "TopK",
     "TrimAxis",
     "Weight",
     "Workers",
     "WorstCount",
+    "Yes",
     "ZeroPolicyName",
     "parse_numbers",
 ]
@@ -349,6 +367,123 @@ Distributions = Annotated[
         "--distributions",
         metavar="FILE",
         help="Write the loss of each distribution to file.npy or file.h5::/name (kl).",
+    ),
+]
+
+# What it is held to
+
+PairOrSuite = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PREDICTIONS|SUITE",
+        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000]; or alone, a suite of pairs in TOML. "
+        "Default: pyproject.toml, for its [tool.kldiv].",
+        show_default=False,
+    ),
+]
+TargetsOfPair = Annotated[
+    str | None,
+    typer.Argument(metavar="[TARGETS]", help="What they should be, likewise.", show_default=False),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="LIMIT",
+        help="What a statistic is held to, such as 'p99 < 0.05' or 'distmean < baseline * 1.1'; "
+        "may be given several times.",
+        show_default=False,
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="FINDING",
+        help="Let a finding pass, by its id, such as identical; may be given several times.",
+        show_default=False,
+    ),
+]
+BaselineFile = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="FILE",
+        help="Numbers that were accepted, from kldiv baseline record. Default: what the suite says.",
+        show_default=False,
+    ),
+]
+PairName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="What the pair is called in the baseline and in reports. Default: the name of the file.",
+        show_default=False,
+    ),
+]
+PairPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--pair",
+        metavar="PATTERN",
+        help="Only the suite's pairs of such names: conv1, or 'conv*'.",
+        show_default=False,
+    ),
+]
+Junit = Annotated[
+    str | None,
+    typer.Option("--junit", metavar="FILE", help="Also write JUnit XML, a test case a pair."),
+]
+MarkdownFile = Annotated[
+    str | None,
+    typer.Option("--markdown", metavar="FILE", help="Also write Markdown, for a pull request."),
+]
+Github = Annotated[
+    bool,
+    typer.Option(
+        "--github",
+        help="Also annotate the GitHub Actions run, and add to its step summary.",
+    ),
+]
+FullReport = Annotated[bool, typer.Option("--full", help="Show all pairs, not only the worst.")]
+ForceReports = Annotated[
+    bool, typer.Option("--force", help="Replace what is no report where --junit or --markdown write.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Update without asking.")]
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...",
+        help="Baseline files, each recorded from another run of the same thing.",
+        show_default=False,
+    ),
+]
+BaselineArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="A baseline file.", show_default=False)
+]
+Sigmas = Annotated[
+    float,
+    typer.Option(
+        "--sigmas", metavar="K", min=0.0, help="Standard deviations between the mean of the runs and the limit."
+    ),
+]
+Floor = Annotated[
+    float,
+    typer.Option(
+        "--floor",
+        metavar="SHARE",
+        min=0.0,
+        help="At least this share of the mean is left as room, however equal the runs are.",
+    ),
+]
+StatisticNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--statistic",
+        metavar="NAME",
+        help="What to limit; may be given several times. Default: distmean (bce: mean), p99 and top1.",
+        show_default=False,
     ),
 ]
 

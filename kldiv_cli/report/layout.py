@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from kldiv_cli.evaluation import Evaluation, Input, WorstLoss
 from kldiv_cli.map_view import MapView
@@ -17,6 +17,7 @@ __all__ = [
     "ELLIPSIS",
     "Grid",
     "MapGrid",
+    "Tone",
     "aligned",
     "detail_grids",
     "heading",
@@ -34,6 +35,10 @@ ELLIPSIS: Final = "…"
 _GROUP_NAMES: Final = {"one": "1", "zero": "0", "between": "between", "outside": "outside [0, 1]"}
 
 
+Tone = Literal["", "good", "bad"]
+"""What a row says, where a terminal shows it by colour."""
+
+
 class Grid(NamedTuple):
     """Column headers, and the cells of each row as text."""
 
@@ -41,6 +46,8 @@ class Grid(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0,)
     """Columns of words, set left; numbers are set right."""
+    tones: tuple[Tone, ...] = ()
+    """Of each row, if it has any."""
 
 
 class MapGrid(NamedTuple):

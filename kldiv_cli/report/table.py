@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from kldiv_cli.report.layout import (
     ELLIPSIS,
     Grid,
     MapGrid,
+    Tone,
     aligned,
     detail_grids,
     heading,
@@ -40,6 +42,7 @@ MAP_DIGITS: Final = 4
 _HEAT: Final = ("color(240)", "color(250)", "color(229)", "color(220)", "color(208)", "color(196)")
 _COLD: Final = ("color(240)", "color(250)", "color(123)", "color(45)", "color(33)", "color(21)")
 """Ramps of style by size, for losses above and below 0."""
+_TONES: Final[dict[Tone, str]] = {"": "", "good": "green", "bad": "bold red"}
 
 
 def render_table(
@@ -94,8 +97,8 @@ def _table(console: Console, grid: Grid) -> RenderableType:
     for k, name in enumerate(grid.columns):
         justify: JustifyMethod = "left" if k in grid.words else "right"
         table.add_column(Text(name), justify=justify, no_wrap=True)
-    for row in grid.rows:
-        table.add_row(*map(Text, row))
+    for row, tone in itertools.zip_longest(grid.rows, grid.tones, fillvalue=""):
+        table.add_row(*map(Text, row), style=_TONES[tone])
     if Measurement.get(console, console.options, table).maximum < console.width:
         return table
     return Text("\n" + aligned((grid.columns, *grid.rows), grid.words) + "\n", overflow="fold")

@@ -1,0 +1,100 @@
+"""Files that take their name in one step: until then the old one, if there was one, is untouched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kldiv_cli.errors import OutputError
+
+__all__ = ["check_place", "explained", "new_temporary", "publish"]
+
+
+def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool) -> None:
+    """Refuse a place that can't be written to, or that holds something else.
+
+    Raises
+    ------
+    OutputError
+        A file is there and `force` is not given, it is one of `inputs`, or there is no such directory.
+    """
+    if path.is_dir():
+        raise OutputError(f"{address}: is a directory, expected a file name")
+    if not path.parent.is_dir():
+        raise OutputError(f"{address}: no directory {path.parent}; create it first")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{address}: is not a regular file")
+    if path.exists() and not force:
+        raise OutputError(f"{address}: exists; overwrite it with --force")
+    for source in inputs:
+        if _is_same_file(path, source):
+            raise OutputError(f"{address}: is the input {source}; choose another name")
+
+
+def new_temporary(path: Path) -> Path:
+    """An empty file beside the one that it is to become."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    return Path(name)
+
+
+def publish(temporary: Path, path: Path, *, force: bool) -> None:
+    """Give a finished file its name; without `force` only if none has it by now."""
+    os.chmod(temporary, _default_mode(path))
+    if force:
+        os.replace(temporary, path)
+    else:
+        _rename_new(temporary, path)
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say in one line what the system said, and of which file."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else " ".join(str(error).split())
+        raise OutputError(f"{path}: {reason}; nothing was written there") from None
+
+
+def _is_same_file(path: Path, source: str) -> bool:
+    try:
+        return os.path.samefile(path, source)
+    except OSError:
+        return False
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename to a name that nothing has yet; a link fails where a rename would overwrite."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists by now; overwrite it with --force") from None
+    except OSError:  # a file system without links
+        os.replace(temporary, path)
+
+
+def _default_mode(path: Path) -> int:
+    """The permissions of the file that is replaced, else what the umask leaves."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the rename durable, where directories can be opened."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,179 @@
+"""Baselines: what a pair came to when it was last accepted, and whether a run may be held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from kldiv_cli.errors import ShapeMismatch, UsageError
+from kldiv_cli.evaluation import Evaluation, Input
+from kldiv_cli.findings import Finding
+from kldiv_cli.histogram import Octaves
+from kldiv_cli.quantities import quantities_of
+from kldiv_cli.spec import Loss, Spec
+
+__all__ = ["Baseline", "Change", "Recorded", "changes", "check_recorded", "find_changes", "record_pair"]
+
+Setting = bool | float | str | None | tuple[str, ...]
+
+_ROLES: Final = ("predictions", "targets", "weight", "pos_weight", "mask")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One pair: its settings, its inputs, and every number it came to."""
+
+    settings: Mapping[str, Setting]
+    shape: tuple[int, ...]
+    inputs: Mapping[str, Input]
+    """By role; with the SHA-256 of their contents."""
+    statistics: Mapping[Loss, Mapping[str, float]]
+    """By loss and name, as limits know them."""
+    histograms: Mapping[Loss, Octaves]
+
+    def quantities(self) -> dict[str, float]:
+        """The numbers by their names, as those of a run."""
+        named: dict[str, float] = {}
+        for loss, of_loss in self.statistics.items():
+            named |= of_loss if len(self.statistics) == 1 else {}
+            named |= {f"{loss}.{name}": value for name, value in of_loss.items()}
+        return named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A baseline file."""
+
+    path: str
+    pairs: Mapping[str, Recorded] = field(default_factory=dict)
+
+
+class Change(NamedTuple):
+    """One number of a pair, before and after an update; None where there is none."""
+
+    pair: str
+    name: str
+    old: float | None
+    new: float | None
+
+    @property
+    def relative(self) -> float | None:
+        """By how much it changed, as a share of what it was; None where that says nothing."""
+        if self.old is None or self.new is None or not self.old:
+            return None
+        return (self.new - self.old) / abs(self.old)
+
+
+def record_pair(evaluations: Sequence[Evaluation]) -> Recorded:
+    """What is stored of a pair: nothing that depends on where or how it was computed."""
+    first = evaluations[0]
+    inputs = {role: getattr(first, role) for role in _ROLES}
+    histograms = {e.loss: e.statistics.histogram for e in evaluations}
+    return Recorded(
+        settings=settings_of(first.settings, first.axis, frozenset(r for r in _ROLES if inputs[r])),
+        shape=first.shape,
+        inputs={role: described for role, described in inputs.items() if described is not None},
+        statistics={e.loss: quantities_of(e) for e in evaluations},
+        histograms={loss: octaves for loss, octaves in histograms.items() if octaves is not None},
+    )
+
+
+def settings_of(spec: Spec, axis: int, roles: frozenset[str]) -> dict[str, Setting]:
+    """What decides the numbers, by the name of its option; the axis counted from the front."""
+    return {
+        "loss": tuple(spec.losses),
+        "log_softmax": spec.log_softmax,
+        "predictions_are": spec.predictions_are,
+        "targets_are": spec.targets_are,
+        "axis": axis,
+        "temperature": spec.temperature,
+        "zero_policy": spec.zero_policy,
+        "broadcast": spec.broadcast,
+        "ignore_value": spec.ignore_value,
+        "trim_axis": spec.trim_axis,
+        "blocks_of": spec.blocks_of,
+        **{role: role in roles for role in ("weight", "pos_weight", "mask")},
+    }
+
+
+def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where: str) -> None:
+    """Refuse to hold a run to numbers of other settings or shapes.
+
+    Raises
+    ------
+    UsageError
+        A setting differs.
+    ShapeMismatch
+        The shape does.
+    """
+    now = record_pair(evaluations)
+    for name, value in now.settings.items():
+        before = recorded.settings.get(name)
+        if before != value:
+            raise UsageError(
+                f"{where}: recorded with {name} {_shown(before)}, now {_shown(value)}; "
+                "give the same options, or record it anew with kldiv baseline update"
+            )
+    if recorded.shape != now.shape:
+        raise ShapeMismatch(
+            f"{where}: recorded of shape {recorded.shape}, now {now.shape}; "
+            "give the same data, or record it anew with kldiv baseline update"
+        )
+
+
+def _shown(value: Setting) -> str:
+    return " and ".join(value) if isinstance(value, tuple) else "none" if value is None else str(value).lower()
+
+
+def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
+    """What a reviewer should know of the inputs, beside those that the baseline was made of.
+
+    Predictions are expected to change; what they are held against is not.
+    """
+    now = record_pair(evaluations)
+    before = {role: recorded.inputs[role] for role in now.inputs if role in recorded.inputs}
+    other = [
+        role
+        for role, described in before.items()
+        if role != "predictions" and described.sha256 != now.inputs[role].sha256
+    ]
+    if other:
+        yield Finding(
+            id="inputs-changed",
+            severity="warning",
+            message=f"{' and '.join(other)} changed since the baseline was recorded: "
+            "its numbers are of other data; record it anew with kldiv baseline update",
+        )
+    for role, described in before.items():
+        if described.dtype != now.inputs[role].dtype:
+            yield Finding(
+                id="dtype-changed",
+                severity="note",
+                message=f"{role} are {now.inputs[role].dtype}, in the baseline {described.dtype}",
+            )
+    if not other and now.inputs["predictions"].sha256 == recorded.inputs["predictions"].sha256:
+        yield Finding(
+            id="predictions-unchanged",
+            severity="note",
+            message="the predictions are those of the baseline, to the last element: were they made anew?",
+        )
+
+
+def changes(old: Baseline, new: Baseline) -> Iterator[Change]:
+    """Every number of every pair, before and after; of pairs that are gone too."""
+    for pair in (*new.pairs, *(name for name in old.pairs if name not in new.pairs)):
+        before, after = (_flat(baseline.pairs.get(pair)) for baseline in (old, new))
+        for name in dict.fromkeys((*after, *before)):
+            yield Change(pair, name, before.get(name), after.get(name))
+
+
+def _flat(recorded: Recorded | None) -> dict[str, float]:
+    if recorded is None:
+        return {}
+    several = len(recorded.statistics) > 1
+    return {
+        f"{loss}.{name}" if several else name: value
+        for loss, of_loss in recorded.statistics.items()
+        for name, value in of_loss.items()
+    }

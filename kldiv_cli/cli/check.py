@@ -1,0 +1,91 @@
+"""``kldiv check``: pairs held to limits and a baseline, as a gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kldiv_cli.cli import options
+from kldiv_cli.cli.computation import takes_computation
+from kldiv_cli.cli.formats import choose_format
+from kldiv_cli.errors import KldivError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kldiv_cli.gate import Checked
+
+__all__ = ["check"]
+
+
+@takes_computation
+def check(
+    predictions: options.PairOrSuite = None,
+    targets: options.TargetsOfPair = None,
+    *,
+    limit: options.Limits = None,
+    baseline: options.BaselineFile = None,
+    allow: options.Allow = None,
+    name: options.PairName = None,
+    pair: options.PairPattern = None,
+    format: options.FormatName = "auto",
+    json: options.Json = False,
+    precision: options.Precision = None,
+    full: options.FullReport = False,
+    junit: options.Junit = None,
+    markdown: options.MarkdownFile = None,
+    github: options.Github = False,
+    force: options.ForceReports = False,
+    workers: options.Workers = None,
+    memory: options.Memory = None,
+    debug: options.Debug = False,
+    **computation: Any,
+) -> int:
+    """Hold pairs to limits and to a baseline, and fail if one is not kept.
+
+    \b
+    One pair:
+      kldiv check student.npy teacher.npy --log-softmax -1 --limit 'distmean < 0.01' --limit 'p99 < 0.1'
+    Against what was accepted before:
+      kldiv check student.npy teacher.npy --log-softmax -1 --baseline kldiv.json \\
+        --limit 'distmean < baseline * 1.1 + 1e-6'
+    All pairs of a suite, with reports for CI:
+      kldiv check suite.toml --junit report.xml --github
+
+    A limit is NAME < EXPRESSION, with any of < <= > >= ==. Names are those of compute: distmean, mean, p99.9,
+    maximum, top1 and so on; baseline is the stored value. Losses that are not finite, identical inputs and
+    warnings about the data fail too, unless allowed by name.
+
+    Exit codes: 0 all passed, 1 a pair failed, 2 one could not be computed, 3 an internal error.
+    """
+    from kldiv_cli.budget import Resources
+    from kldiv_cli.cli.reports import Reports
+    from kldiv_cli.cli.selection import select
+    from kldiv_cli.gate import Checked, check_case, exit_code
+    from kldiv_cli.report.console import write
+    from kldiv_cli.report.gate import render_checked
+
+    shown = choose_format(format, json=json, precision=precision)
+    reports = Reports(junit=junit, markdown=markdown, github=github, force=force)
+    reports.open()
+    try:
+        selected = select(predictions, targets, computation, limit, allow, baseline, name, pair)
+    except KldivError as error:
+        reports.write([Checked(name=name or predictions or "kldiv check", error=str(error))])
+        raise
+    reports.open((*selected.files, *filter(None, (selected.baseline,))))
+    resources = Resources(workers=workers, memory=memory)
+    results = [check_case(case, resources=resources) for case in selected.cases]
+    results.sort(key=lambda result: result.rank)
+    reports.write(results)
+    write(render_checked(results, shown, precision, full=full))
+    _tell(results)
+    return exit_code(results)
+
+
+def _tell(results: Sequence[Checked]) -> None:
+    """Say what is wrong, and what is worth knowing, beside the tables."""
+    from kldiv_cli.report.console import tell
+    from kldiv_cli.report.gate import told_findings
+
+    for kind, message in told_findings(results):
+        tell(kind, message)

@@ -1,0 +1,177 @@
+"""The pytest plugin: the fixture `kldiv_check` holds arrays to limits, as ``kldiv check`` holds files.
+
+Every run of pytest loads it where kldiv is installed, so all else is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from kldiv_cli.api import ArrayOrPath
+    from kldiv_cli.baseline import Baseline, Recorded
+    from kldiv_cli.gate import Checked
+
+__all__ = ["Gate", "kldiv_check", "pytest_addoption", "pytest_configure", "pytest_sessionfinish"]
+
+
+class Gate:
+    """What the checks of a session share: the baseline, and what is to be written to it."""
+
+    def __init__(self, path: Path | None, *, update: bool) -> None:
+        self.path, self.update = path, update
+        self.recorded: dict[str, Recorded] = {}
+        self._baseline: Baseline | None = None
+
+    def check(
+        self,
+        predictions: ArrayOrPath,
+        targets: ArrayOrPath,
+        *,
+        limits: Sequence[str],
+        name: str,
+        allow: Iterable[str],
+        options: dict[str, Any],
+    ) -> Checked:
+        """Hold a pair to its limits; when the baseline is updated, to what the pair comes to now."""
+        from kldiv_cli.gate import check
+        from kldiv_cli.limits import parse_limit
+
+        baseline = None
+        if any(parse_limit(limit).stored for limit in limits):
+            if self.update:
+                self._record(name, predictions, targets, allow, options)
+            baseline = self.baseline()
+        return check(
+            predictions, targets, limits=limits, baseline=baseline, name=name, allow=allow, **options
+        )
+
+    def baseline(self) -> Baseline | None:
+        """The file's contents, as they will be after an update."""
+        from kldiv_cli.baseline import Baseline
+        from kldiv_cli.baseline_file import read_baseline
+
+        if self.path is None:
+            return None
+        if self._baseline is None:
+            new = self.update and not os.path.lexists(self.path)
+            self._baseline = Baseline(path=str(self.path)) if new else read_baseline(str(self.path))
+        return Baseline(path=str(self.path), pairs={**self._baseline.pairs, **self.recorded})
+
+    def _record(
+        self,
+        name: str,
+        predictions: ArrayOrPath,
+        targets: ArrayOrPath,
+        allow: Iterable[str],
+        options: dict[str, Any],
+    ) -> None:
+        from kldiv_cli.cases import case_of
+        from kldiv_cli.errors import UsageError
+        from kldiv_cli.gate import measure
+
+        if name in self.recorded:
+            raise UsageError(f"{name}: is recorded already in this run; give each check its own name=")
+        measured = measure(case_of(name, predictions, targets, options, allow=allow))
+        if not measured.errors():
+            self.recorded[name] = measured.recorded()
+
+    def write(self) -> None:
+        """Write what was recorded, beside what the file has of other checks."""
+        from kldiv_cli.baseline_file import baseline_text
+        from kldiv_cli.text_sinks import check_output_text, write_text
+
+        baseline = self.baseline()
+        if baseline is not None and self.recorded:
+            place = check_output_text("kldiv-baseline", baseline.path, (), force=True)
+            write_text(place, baseline_text(baseline))
+
+
+_GATE: Final = pytest.StashKey[Gate]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kldiv")
+    group.addoption(
+        "--kldiv-baseline",
+        metavar="FILE",
+        help="Baseline of kldiv_check. Default: kldiv_baseline of the ini-file.",
+    )
+    group.addoption(
+        "--kldiv-update",
+        action="store_true",
+        help="Accept what the checks with a baseline come to: write it to the file.",
+    )
+    parser.addini("kldiv_baseline", "Baseline of kldiv_check, relative to the ini-file.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    update = config.getoption("--kldiv-update")
+    path = _path_of(config)
+    if update and path is None:
+        raise pytest.UsageError("--kldiv-update: which file? say --kldiv-baseline FILE")
+    if update and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
+        raise pytest.UsageError("--kldiv-update: several processes would each write the file; run without -n")
+    config.stash[_GATE] = Gate(path, update=update)
+
+
+def _path_of(config: pytest.Config) -> Path | None:
+    given, configured = config.getoption("--kldiv-baseline"), config.getini("kldiv_baseline")
+    if given:
+        return config.invocation_params.dir / given
+    beside = config.rootpath if config.inipath is None else config.inipath.parent
+    return beside / configured if configured else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    gate = session.config.stash.get(_GATE, None)
+    if gate is not None and gate.update:
+        gate.write()
+
+
+@pytest.fixture
+def kldiv_check(request: pytest.FixtureRequest) -> Callable[..., Checked]:
+    """Fail the test where a pair, in memory or stored, does not keep its limits.
+
+    ``kldiv_check(predictions, targets, limits=["distmean < 0.01"], log_softmax=-1)``: all else are
+    arguments of `kldiv_cli.evaluate`, `allow` (ids of findings) and `name` (in the baseline, by
+    default the test's id).
+    """
+    gate = request.config.stash[_GATE]
+
+    def check(
+        predictions: ArrayOrPath,
+        targets: ArrayOrPath,
+        /,
+        *,
+        limits: Sequence[str],
+        name: str | None = None,
+        allow: Iterable[str] = (),
+        **options: Any,
+    ) -> Checked:
+        __tracebackhide__ = True
+        from kldiv_cli.errors import KldivError
+        from kldiv_cli.report.gate import render_checked, told_findings
+
+        try:
+            checked = gate.check(
+                predictions,
+                targets,
+                limits=limits,
+                name=name or request.node.nodeid,
+                allow=allow,
+                options=options,
+            )
+        except KldivError as error:
+            pytest.fail(f"kldiv_check: {error}", pytrace=False)
+        if checked.status != "passed":
+            told = "\n".join(f"{kind}: {message}" for kind, message in told_findings([checked]))
+            pytest.fail(f"{render_checked([checked], 'plain', 6)}{told}", pytrace=False)
+        return checked
+
+    return check

@@ -1,0 +1,61 @@
+"""Text that is written beside the results: reports and baselines, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from kldiv_cli.atomic import check_place, explained, new_temporary, publish
+
+__all__ = ["append_text", "check_output_text", "write_text"]
+
+
+def check_output_text(
+    option: str, address: str, inputs: Iterable[str], *, mark: str = "", force: bool = False
+) -> Path:
+    """Where a file goes; an earlier one, which begins with the same `mark`, is replaced without `force`.
+
+    Raises
+    ------
+    OutputError
+        Something else is there, it is one of `inputs`, or it can't be written there.
+    """
+    path = Path(os.path.realpath(address))
+    check_place(f"{option} {address}", path, inputs, force=force or _begins_with(path, mark))
+    return path
+
+
+def write_text(path: Path, contents: str, *, force: bool = True) -> None:
+    """Write a file in one step; without `force` only where there is none.
+
+    Raises
+    ------
+    OutputError
+        It can't be written; what was there before still is.
+    """
+    with explained(path):
+        temporary = new_temporary(path)
+        try:
+            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+                file.write(contents)
+                file.flush()
+                os.fsync(file.fileno())
+            publish(temporary, path, force=force)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def append_text(path: Path, contents: str) -> None:
+    """Add to a file that others write to as well."""
+    with explained(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(contents)
+
+
+def _begins_with(path: Path, mark: str) -> bool:
+    beginning = mark.encode()
+    try:
+        with open(path, "rb") as file:
+            return bool(mark) and file.read(len(beginning)) == beginning
+    except OSError:
+        return False
