@@ -53,6 +53,7 @@ __all__ = [
     "Targets",
     "TargetsAre",
     "Temperature",
+    "Top1",
     "TopK",
     "TrimAxis",
     "Weight",
@@ -326,6 +327,9 @@ BlocksOf = Annotated[
         "is taken from the means of such blocks.",
         show_default=False,
     ),
+]
+Top1 = Annotated[
+    bool, typer.Option("--top1", help="Count how often the top class is the target's, or the label (kl).")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is a warning.")]
 
