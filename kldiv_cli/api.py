@@ -51,6 +51,7 @@ def evaluate(
     quantiles: Sequence[float] = (),
     worst: int = 0,
     blocks_of: int | None = None,
+    top1: bool = False,
     distributions: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     output_dtype: str | None = None,
@@ -104,6 +105,10 @@ def evaluate(
     blocks_of : int, optional
         As many consecutive losses depend on each other, tokens of one text for instance: a second
         standard error is taken from the means of such blocks.
+    top1 : bool
+        Count how often the top class, the first of the largest values along the axis that count, is
+        that of the targets, or the label (kl). A distribution with nan, or with logits whose softmax
+        is nan, has none.
     distributions : str or path, optional
         Write the loss of each distribution (kl) to this .npy or .h5 file, nan where it does not count.
     output, output_dtype, force
@@ -146,6 +151,7 @@ def evaluate(
         quantiles=quantiles,
         worst=worst,
         blocks_of=blocks_of,
+        top1=top1,
     )
     inputs = open_inputs(predictions, targets, weight, pos_weight, mask, allow_external=allow_external)
     (evaluation,) = evaluate_to(

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from kldiv_cli.errors import ShapeMismatch, UsageError
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
-from kldiv_cli.histogram import Octaves
+from kldiv_cli.octaves import Octaves
 from kldiv_cli.quantities import quantities_of
 from kldiv_cli.spec import Loss, Spec
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import FormatError, InputError
 from kldiv_cli.evaluation import Input
-from kldiv_cli.histogram import Octaves
+from kldiv_cli.octaves import Octaves
 from kldiv_cli.sources.regular import check_regular
 
 __all__ = ["BASELINE_SCHEMA", "baseline_text", "parse_baseline", "read_baseline"]

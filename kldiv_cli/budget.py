@@ -21,6 +21,8 @@ _MUCH: Final = 16 << 20
 """Where so many bytes are kept of the losses, blocks are smaller, as they are of many short rows."""
 _BUFFERS: Final = 8
 """Pieces a worker holds at once, at the most."""
+_TOPS: Final = 64
+"""Bytes held of the top classes of a distribution."""
 
 
 class Resources(NamedTuple):
@@ -66,6 +68,7 @@ def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
     for name, given in resources._asdict().items():
         if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
             raise UsageError(f"{name} {given!r}: expected a whole number")
+    per_row += _TOPS * job.spec.top1
     mapped = job.writers or ("bce" in job.spec.losses and job.keeper("bce") is not None)
     per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(mapped)
     overhead = _BUFFERS * 8 * PIECE

@@ -64,6 +64,8 @@ def finish(job: Job, block: Block, result: WindowResult) -> tuple[LossPartial, .
             counts = None if alive is None or result.counts is None else result.counts[alive]
             partly = None if counts is None else counts < job.length
             partial = partial.merge(_distributions(job, loss, block, losses, chosen, partly))
+            if result.tops is not None:
+                partial = partial._replace(same_tops=result.tops.agreeing(job.spec))
         finished.append(
             partial.merge(LossPartial(observations=judged if loss == "kl" else _of_softmax(judged)))
         )

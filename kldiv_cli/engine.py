@@ -29,6 +29,7 @@ from kldiv_cli.selection import Selection
 from kldiv_cli.sources.base import AnyArray
 from kldiv_cli.spec import Loss
 from kldiv_cli.target_split import split_by_target
+from kldiv_cli.top_classes import TopFinder
 
 __all__ = ["BlockWorker"]
 
@@ -71,7 +72,10 @@ class BlockWorker:
             rows = self._blocks.read(block)
             gathered = [self._gather(loss, rows) for loss in self.spec.losses]
             masses = self._masses(rows)
+            finder = TopFinder(self.spec, rows) if self.spec.top1 else None
             for piece in self._reader.pieces(rows, norms):
+                if finder is not None:
+                    finder.take(piece.rows, piece.columns)
                 _fill_masses(masses, piece)
                 for loss, result in zip(self.spec.losses, gathered, strict=True):
                     self._add_piece(loss, piece, result, block, rows.selection)
@@ -88,6 +92,7 @@ class BlockWorker:
             rows.selection.rows,
             None if counted is None else counted.sum(axis=1, dtype=np.int64),
             self._differ,
+            None if finder is None else finder.tops(),
         )
 
     def partition(self, block: Block) -> tuple[Partition | None, Partition | None]:

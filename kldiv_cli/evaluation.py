@@ -12,6 +12,7 @@ import numpy as np
 from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.diagnosis import find
 from kldiv_cli.errors import DomainError, UsageError
+from kldiv_cli.estimates import Share, share_of
 from kldiv_cli.evidence import Evidence, is_suspicious
 from kldiv_cli.findings import Finding
 from kldiv_cli.functional import normalize_axis
@@ -71,6 +72,8 @@ class Evaluation:
     statistics: Statistics
     worst: tuple[WorstLoss, ...] = ()
     """The largest losses, the worst first, as many as were asked for."""
+    top1: Share | None = None
+    """Of how many distributions the top class is that of the target, where it was asked for (kl)."""
     weight: Input | None = None
     pos_weight: Input | None = None
     mask: Input | None = None
@@ -189,12 +192,15 @@ def _statistics(job: Job, loss: Loss, result: LossPartial) -> Statistics:
     spec, kept, unit = job.spec, job.keeper(loss), _unit(loss)
     if kept is not None:
         blocks = None if spec.blocks_of is None else kept.block_error(spec.blocks_of)
+        octaves = kept.octaves() if spec.histogram else None
         statistics = kept.statistics(unit, result.total, spec.quantiles)
     else:
         groups = result.groups or (spec.blocks_of and Groups(spec.blocks_of))
         blocks = groups.block_error() if groups else None
-        statistics = (result.sketch or Sketch()).statistics(unit, spec.quantiles)
-    return statistics._replace(blocks=blocks)
+        sketch = result.sketch or Sketch()
+        octaves = sketch.octaves() if spec.histogram else None
+        statistics = sketch.statistics(unit, spec.quantiles)
+    return statistics._replace(blocks=blocks, histogram=octaves)
 
 
 def _worst(job: Job, loss: Loss, result: LossPartial) -> tuple[WorstLoss, ...]:
@@ -223,6 +229,7 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
         scalars=scalars,
         statistics=_statistics(job, loss, result),
         worst=_worst(job, loss, result),
+        top1=share_of(result.same_tops, scalars.distributions) if job.spec.top1 and loss == "kl" else None,
         weight=describe_optional(inputs.weight, "factors"),
         pos_weight=describe_optional(inputs.pos_weight, "factors"),
         mask=describe_optional(inputs.mask, "mask"),

@@ -2,7 +2,8 @@
 
 A value falls into a bin by its sign, its exponent and the leading ten bits of its significand, so
 that the middle of the bin is within a factor of 1 +- 2**-11 of it. (Of numbers below 2**-1022,
-which have fewer significant bits, within 2**-1033.)
+which have fewer significant bits, within 2**-1033.) So every bin lies in one octave, from a power
+of two to the next, but for the bin next to 0: of what falls in there the octaves are counted apart.
 
 References
 ----------
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Histogram", "histogram_of"]
+__all__ = ["Bins", "Histogram", "histogram_of", "octave_counts"]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -25,6 +26,8 @@ Counts = npt.NDArray[np.int64]
 _SHIFT: Final = 42
 _CHUNK: Final = 1 << 14
 """Values counted at a time, few enough to stay in the cache."""
+_BIN_NEXT_TO_0: Final = 2.0**-1032
+"""Where it ends."""
 
 
 class Bins(NamedTuple):
@@ -68,11 +71,26 @@ class Histogram(NamedTuple):
     below: Bins = Bins()
     zeros: int = 0
     above: Bins = Bins()
+    least: Bins = Bins()
+    """By octave, what is in the bin next to 0 of those above."""
 
     def merge(self, other: Histogram) -> Histogram:
         return Histogram(
-            self.below.merge(other.below), self.zeros + other.zeros, self.above.merge(other.above)
+            self.below.merge(other.below),
+            self.zeros + other.zeros,
+            self.above.merge(other.above),
+            self.least.merge(other.least),
         )
+
+    @property
+    def octaves(self) -> Bins:
+        """Counts of the values above 0 by octave, as exact as from the values."""
+        keys = np.flatnonzero(self.above.counts) + self.above.first
+        keys, nested = keys[keys > 0], Bins()
+        if keys.size:
+            lows = (keys << _SHIFT).view(np.float64)
+            nested = octave_counts(lows, self.above.counts[keys - self.above.first])
+        return self.least.merge(nested)
 
     def ranked(self, ranks: npt.NDArray[np.int64]) -> Array:
         """The values of these ranks, counted from 0 for the smallest, each as the middle of its bin."""
@@ -88,10 +106,33 @@ def histogram_of(values: Array) -> Histogram:
     if values.size == 0:
         return Histogram()
     if values.min() > 0:
-        return Histogram(above=_bins(values))
+        return Histogram(above=_bins(values), least=_least(values))
     above = values[values > 0]
     below = values[values < 0]
-    return Histogram(_bins(-below), values.size - above.size - below.size, _bins(above))
+    zeros = values.size - above.size - below.size
+    return Histogram(_bins(-below), zeros, _bins(above), _least(above))
+
+
+def octave_counts(values: Array, counts: Counts | None = None) -> Bins:
+    """Count finite values above 0 by octave: bin k is from 2**k to 2**(k + 1).
+
+    `counts` says how often each of them is there, if not once.
+    """
+    if not values.size:
+        return Bins()
+    exponents = np.frexp(values)[1].astype(np.int64) - 1
+    first = int(exponents.min())
+    if counts is None:
+        return Bins(first, np.bincount(exponents - first))
+    found = np.zeros(int(exponents.max()) - first + 1, np.int64)
+    np.add.at(found, exponents - first, counts)
+    return Bins(first, found)
+
+
+def _least(magnitudes: Array) -> Bins:
+    if not magnitudes.size or _key(magnitudes.min()) > 0:
+        return Bins()
+    return octave_counts(magnitudes[magnitudes < _BIN_NEXT_TO_0])
 
 
 def _bins(magnitudes: Array) -> Bins:

@@ -11,6 +11,7 @@ from kldiv_cli.observations import Observations
 from kldiv_cli.reductions import ExactSum
 from kldiv_cli.statistics import Groups, Sketch, Worst
 from kldiv_cli.target_split import TargetSplit
+from kldiv_cli.top_classes import TopsOfBoth
 
 __all__ = ["LossPartial", "WindowResult", "merged"]
 
@@ -27,6 +28,8 @@ class LossPartial(NamedTuple):
     distributions: int = 0
     differ: bool = False
     """Predictions and targets are not the same data."""
+    same_tops: int = 0
+    """Distributions whose top class both have, where that was asked for."""
     split: TargetSplit | None = None
     sketch: Sketch | None = None
     worst: Worst | None = None
@@ -39,6 +42,7 @@ class LossPartial(NamedTuple):
             elements=self.elements + other.elements,
             distributions=self.distributions + other.distributions,
             differ=self.differ or other.differ,
+            same_tops=self.same_tops + other.same_tops,
             split=merged(self.split, other.split),
             sketch=merged(self.sketch, other.sketch),
             worst=merged(self.worst, other.worst),
@@ -62,6 +66,8 @@ class WindowResult(NamedTuple):
     """By row, how many elements count; None where all do."""
     differ: bool = True
     """Predictions and targets are not the same data."""
+    tops: TopsOfBoth | None = None
+    """By row, the top class; None where it was not asked for."""
 
 
 def merged(one: Part | None, other: Part | None) -> Part | None:

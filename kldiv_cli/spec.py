@@ -52,6 +52,10 @@ class Spec:
     """As many of the largest losses are listed."""
     blocks_of: int | None = None
     """Consecutive losses that depend on each other."""
+    top1: bool = False
+    """It is counted how often the top classes of predictions and targets are the same."""
+    histogram: bool = False
+    """The losses are counted by octave."""
     roles: tuple[str, str] = ("predictions", "targets")
     """What these are to the user: a candidate and a reference, where two models are compared."""
 
@@ -102,6 +106,8 @@ def resolve_spec(
     quantiles: Sequence[float] = (),
     worst: int = 0,
     blocks_of: int | None = None,
+    top1: bool = False,
+    histogram: bool = False,
 ) -> Spec:
     """Check options against each other and fill in what they imply.
 
@@ -138,7 +144,13 @@ def resolve_spec(
         more_quantiles=bool(quantiles),
         worst=_worst(worst),
         blocks_of=None if blocks_of is None else _count("blocks_of", blocks_of, 2),
+        top1=top1,
+        histogram=histogram,
     )
+    if top1 and "kl" not in chosen:
+        raise UsageError(
+            "top1: bce has elements, not distributions with a top class; add --loss kl or drop it"
+        )
     if broadcast and spec.targets_are == "labels":
         raise UsageError("broadcast: does not go with labels, whose shape is that without the axis")
     if trim_axis and spec.targets_are == "labels":

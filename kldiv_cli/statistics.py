@@ -18,6 +18,7 @@ import numpy.typing as npt
 from kldiv_cli.blocks import Block
 from kldiv_cli.errors import UsageError
 from kldiv_cli.histogram import Histogram, histogram_of
+from kldiv_cli.octaves import Octaves, octaves_from, octaves_of
 from kldiv_cli.reductions import SCALE, ExactSum, exact_sum
 
 __all__ = [
@@ -77,6 +78,8 @@ class Statistics(NamedTuple):
     exact: bool
     """False where percentiles come from a histogram, within a factor of 1 +- 2**-11."""
     blocks: BlockError | None = None
+    histogram: Octaves | None = None
+    """All values, nan too, by octave; None where it was not asked for."""
 
 
 def percentile_name(quantile: float) -> str:
@@ -115,6 +118,16 @@ class Kept:
         with np.errstate(invalid="ignore"):
             sums = np.add.reduceat(values, starts) if values.size else values
         return block_error(size, counts[counts > 0], sums[counts > 0])
+
+    def octaves(self) -> Octaves:
+        """How many of the values that count lie in each octave."""
+        values, octaves = self.values.reshape(-1), Octaves()
+        counted = None if self.counted is None else self.counted.reshape(-1)
+        for start in range(0, values.size, _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            part = values[chunk] if counted is None else values[chunk][counted[chunk]]
+            octaves = octaves.merge(octaves_of(part))
+        return octaves
 
     def statistics(self, of: Unit, total: ExactSum, quantiles: tuple[float, ...]) -> Statistics:
         """Compute all there is from the values, whose exact sum is `total`; their order is lost by it."""
@@ -227,6 +240,10 @@ class Sketch(NamedTuple):
             percentiles=_percentiles(quantiles, count, unknown, self._ranked),
             exact=not (quantiles and count),
         )
+
+    def octaves(self) -> Octaves:
+        """How many of the values lie in each octave, nan among them."""
+        return octaves_from(self.histogram, self.total)
 
     def _squared_deviations(self) -> float:
         if self.minimum == self.maximum and math.isfinite(self.total.value):

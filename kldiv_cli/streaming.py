@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from kldiv_cli.kernels import merge_partition
 from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.pieces import Norm, Norms, Partition
 from kldiv_cli.target_split import TargetSplit
+from kldiv_cli.top_classes import TopsOfBoth
 
 __all__ = ["Losses", "Mergeable", "Progress", "merge_blocks", "stream"]
 
@@ -148,7 +149,7 @@ def _in_order(
 
 def _joined(results: Iterable[WindowResult]) -> WindowResult:
     """The windows of one block as if they had been one."""
-    partials, sums, masses, shapes, rows, counts, differ = zip(*results, strict=True)
+    partials, sums, masses, shapes, rows, counts, differ, tops = zip(*results, strict=True)
     return WindowResult(
         tuple(_fold(of_loss) for of_loss in zip(*partials, strict=True)),
         tuple(map(_side_by_side, zip(*sums, strict=True))),
@@ -157,6 +158,7 @@ def _joined(results: Iterable[WindowResult]) -> WindowResult:
         rows[0],
         _joined_counts(shapes, counts),
         any(differ),
+        _joined_tops(tops),
     )
 
 
@@ -174,6 +176,11 @@ def _joined_counts(
         return None
     whole = (length if c is None else c for (_, length), c in zip(shapes, counts, strict=True))
     return np.asarray(np.zeros(shapes[0][0], np.int64) + sum(whole))
+
+
+def _joined_tops(of_windows: Iterable[TopsOfBoth | None]) -> TopsOfBoth | None:
+    known = [tops for tops in of_windows if tops is not None]
+    return reduce(TopsOfBoth.join, known) if known else None
 
 
 def _fold(partials: Iterable[LossPartial]) -> LossPartial:

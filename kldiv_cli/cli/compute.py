@@ -43,6 +43,7 @@ def compute(
     quantiles: options.Quantiles = None,
     worst: options.WorstCount = 0,
     blocks_of: options.BlocksOf = None,
+    top1: options.Top1 = False,
     reduction: options.ReductionName = None,
     size_average: options.SizeAverage = None,
     reduce: options.Reduce = None,
@@ -103,6 +104,7 @@ def compute(
         quantiles=options.parse_numbers("quantiles", quantiles),
         worst=worst,
         blocks_of=blocks_of,
+        top1=top1,
     )
     shown = choose_format(format, json=json, precision=precision)
     chosen = _reduction(reduction, size_average, reduce, spec)

@@ -70,6 +70,7 @@ __all__ = [
     "TargetsAre",
     "TargetsOfPair",
     "Temperature",
+    "Top1",
     "TopK",
     "TrimAxis",
     "Weight",
@@ -344,6 +345,9 @@ BlocksOf = Annotated[
         "is taken from the means of such blocks.",
         show_default=False,
     ),
+]
+Top1 = Annotated[
+    bool, typer.Option("--top1", help="Count how often the top class is the target's, or the label (kl).")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is a warning.")]
 

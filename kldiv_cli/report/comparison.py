@@ -10,7 +10,7 @@ from kldiv_cli.comparison import Bucket, Comparison
 from kldiv_cli.estimates import Estimate, Share
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
-from kldiv_cli.report.layout import Grid, number, worst_grid
+from kldiv_cli.report.layout import Grid, agreement_grid, number, worst_grid
 from kldiv_cli.report.record import SCHEMA, statistics_record, without_nonfinite
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.streams import printable
@@ -193,12 +193,7 @@ def _percentiles(comparison: Comparison, precision: int | None) -> Grid:
 def _agreement(comparison: Comparison, precision: int | None) -> Grid:
     in_top_k = f"in_top_{comparison.settings.top_k}"
     shares = {"same_top": comparison.same_top, in_top_k: comparison.in_top_k}
-    rows = tuple((name, *_share(share, precision)) for name, share in shares.items())
-    return Grid(columns=("agreement", "count", "share", "standard_error"), rows=rows)
-
-
-def _share(share: Share, precision: int | None) -> tuple[str, str, str]:
-    return str(share.count), number(share.share, precision), number(share.standard_error, precision)
+    return agreement_grid(shares, precision)
 
 
 def _confidence(comparison: Comparison, precision: int | None) -> Grid:

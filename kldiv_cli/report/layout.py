@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from kldiv_cli.estimates import Share
 from kldiv_cli.evaluation import Evaluation, Input, WorstLoss
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
@@ -18,6 +19,7 @@ __all__ = [
     "Grid",
     "MapGrid",
     "Tone",
+    "agreement_grid",
     "aligned",
     "detail_grids",
     "heading",
@@ -124,10 +126,12 @@ def scalar_grid(
 def detail_grids(
     evaluations: Sequence[Evaluation], reduction: Reduction | None, precision: int | None
 ) -> Iterator[Grid]:
-    """What stands below the scalars: statistics, the split by target, the worst."""
+    """What stands below the scalars: statistics, agreement, the split by target, the worst."""
     spec = evaluations[0].settings
     if reduction is None or spec.blocks_of is not None or spec.more_quantiles:
         yield statistics_grid(evaluations, precision)
+    for share in (e.top1 for e in evaluations if e.top1 is not None):
+        yield agreement_grid({"top1": share}, precision)
     split = split_grid(evaluations, precision)
     if split is not None:
         yield split
@@ -158,6 +162,15 @@ def statistics_grid(evaluations: Sequence[Evaluation], precision: int | None) ->
 
 def _approximate(record: dict[str, Any]) -> str:
     return "" if record["exact"] else "(percentiles within 0.05 %) "
+
+
+def agreement_grid(shares: Mapping[str, Share], precision: int | None) -> Grid:
+    """How often top classes agree, by name."""
+    rows = (
+        (name, str(share.count), number(share.share, precision), number(share.standard_error, precision))
+        for name, share in shares.items()
+    )
+    return Grid(columns=("agreement", "count", "share", "standard_error"), rows=tuple(rows))
 
 
 def worst_grid(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from kldiv_cli.histogram import Octaves
+from kldiv_cli.octaves import Octaves
 from kldiv_cli.report.layout import Grid
 
 __all__ = ["octave_grid"]

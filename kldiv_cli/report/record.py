@@ -62,6 +62,8 @@ def evaluation_record(
         **{name: getattr(evaluation, name) for name in chosen},
     }
     record["statistics"] = statistics_record(evaluation.statistics)
+    if evaluation.top1 is not None:
+        record["top1"] = evaluation.top1._asdict()
     if evaluation.settings.worst:
         record["worst"] = [worst._asdict() for worst in evaluation.worst]
     if evaluation.by_target is not None:
@@ -76,8 +78,9 @@ def evaluation_record(
 
 
 def statistics_record(statistics: Statistics) -> dict[str, Any]:
-    """All statistics by name, from the smallest value to the largest."""
+    """All statistics by name, from the smallest value to the largest; the histogram is for baselines."""
     record = statistics._asdict()
+    del record["histogram"]
     blocks = record.pop("blocks")
     percentiles, maximum, exact = (record.pop(name) for name in ("percentiles", "maximum", "exact"))
     record |= {**percentiles, "maximum": maximum, "exact": exact}

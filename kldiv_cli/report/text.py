@@ -144,6 +144,8 @@ def _csv_row(
             row |= {f"statistics.blocks.{key}": csv_cell(item, precision) for key, item in value.items()}
         else:
             row[f"statistics.{name}"] = csv_cell(value, precision)
+    if evaluation.top1 is not None:
+        row |= {f"top1.{key}": csv_cell(item, precision) for key, item in evaluation.top1._asdict().items()}
     for rank, worst in enumerate(evaluation.worst, 1):
         row[f"worst.{rank}.index"] = " ".join(map(str, worst.index))
         row[f"worst.{rank}.value"] = _csv_number(worst.value, precision)
