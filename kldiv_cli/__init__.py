@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from kldiv_cli.comparison import Comparison
     from kldiv_cli.errors import KldivError
     from kldiv_cli.evaluation import Evaluation
-    from kldiv_cli.gate import Checked, check
     from kldiv_cli.functional import (
         binary_cross_entropy,
         binary_cross_entropy_with_logits,
         kl_div,
         log_softmax,
     )
+    from kldiv_cli.gate import Checked, check
 
 __version__ = "0.1.0"
 

@@ -123,7 +123,9 @@ def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where:
 
 
 def _shown(value: Setting) -> str:
-    return " and ".join(value) if isinstance(value, tuple) else "none" if value is None else str(value).lower()
+    return (
+        " and ".join(value) if isinstance(value, tuple) else "none" if value is None else str(value).lower()
+    )
 
 
 def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Iterator[Finding]:

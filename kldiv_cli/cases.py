@@ -90,7 +90,9 @@ def _spec(options: Mapping[str, Any], limits: Sequence[Limit]) -> Spec:
     spec = resolve_spec(
         losses=losses,
         **computed,
-        **{role: options.get(role) is not None for role in _FILES},
+        weight=options.get("weight") is not None,
+        pos_weight=options.get("pos_weight") is not None,
+        mask=options.get("mask") is not None,
         top1="kl" in losses,
         histogram=True,
     )
@@ -179,9 +181,7 @@ def _closest(pair: Pair) -> list[str]:
     """Its limits: of those on one side of one statistic, the ones that stand closest to the pair."""
     parsed = [(parse_limit(limit.text), limit.origin) for limit in pair.limits]
     closest = {(limit.statistic, limit.side): origin for limit, origin in parsed}
-    return [
-        limit.text for limit, origin in parsed if closest[limit.statistic, limit.side] == origin
-    ]
+    return [limit.text for limit, origin in parsed if closest[limit.statistic, limit.side] == origin]
 
 
 def _check_gone(suite: Suite, baseline: Baseline) -> None:
@@ -190,6 +190,6 @@ def _check_gone(suite: Suite, baseline: Baseline) -> None:
     if gone:
         raise UsageError(
             f"{suite.path}: has no pair {gone[0]!r}, which {baseline.path} has"
-            f"{f' (and {len(gone) - 1} more)' if len(gone) > 1 else ''}; bring it back, or take it out of the "
-            "baseline with kldiv baseline update"
+            f"{f' (and {len(gone) - 1} more)' if len(gone) > 1 else ''}; "
+            "bring it back, or take it out of the baseline with kldiv baseline update"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -67,6 +68,8 @@ class Checked(Measured):
     verdicts: tuple[Verdict, ...] = ()
     baseline: Recorded | None = None
     error: str | None = None
+    seconds: float = 0.0
+    """How long it took."""
 
     @property
     def status(self) -> Status:
@@ -116,10 +119,8 @@ def measure(
     InputError
         It can't be computed.
     """
-    inputs = open_inputs(
-        case.predictions, case.targets, **case.files, allow_external=case.allow_external
-    )
-    evaluations = evaluate_to(case.spec, inputs, resources=resources, sha256=sha256)
+    inputs = open_inputs(case.predictions, case.targets, **case.files, allow_external=case.allow_external)
+    evaluations = evaluate_to(case.spec, inputs, resources=resources)
     findings = list(dict.fromkeys(f for e in evaluations for f in _findings(e, case)))
     return Measured(
         name=case.name, evaluations=evaluations, findings=tuple(_graded(f, case.allow) for f in findings)
@@ -184,11 +185,12 @@ def check(
 
 def check_case(case: Case, *, resources: Resources = DEFAULT_RESOURCES) -> Checked:
     """Compute a pair and judge it; what is wrong with its inputs is its error, not an exception."""
+    start = time.perf_counter()
     try:
-        measured = measure(case, resources=resources, sha256=case.recorded is not None)
-        return _judged(case, measured)
+        checked = _judged(case, measure(case, resources=resources, sha256=case.recorded is not None))
     except (InputError, UsageError) as error:
-        return Checked(name=case.name, error=str(error), baseline=case.recorded)
+        checked = Checked(name=case.name, error=str(error), baseline=case.recorded)
+    return replace(checked, seconds=time.perf_counter() - start)
 
 
 def _judged(case: Case, measured: Measured) -> Checked:

@@ -121,7 +121,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _path_of(config: pytest.Config) -> Path | None:
-    given, configured = config.getoption("--kldiv-baseline"), config.getini("kldiv_baseline")
+    given: str | None = config.getoption("--kldiv-baseline")
+    configured: str | None = config.getini("kldiv_baseline")
     if given:
         return config.invocation_params.dir / given
     beside = config.rootpath if config.inipath is None else config.inipath.parent

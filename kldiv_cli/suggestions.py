@@ -63,7 +63,9 @@ def _check_alike(runs: Sequence[Baseline]) -> None:
     for run in runs[1:]:
         for pair in sorted(first.pairs.keys() ^ run.pairs.keys()):
             has, lacks = (first, run) if pair in first.pairs else (run, first)
-            raise UsageError(f"{lacks.path}: has no pair {pair!r}, which {has.path} has; record it in all runs")
+            raise UsageError(
+                f"{lacks.path}: has no pair {pair!r}, which {has.path} has; record it in all runs"
+            )
         for pair, recorded in run.pairs.items():
             if recorded.settings != first.pairs[pair].settings:
                 raise UsageError(

@@ -110,7 +110,9 @@ def update(
         return 1
     kept = old.pairs if targets is not None else {}
     new = Baseline(path=old.path, pairs={**kept, **{m.name: m.recorded() for m in measured}})
-    told = [change for change in changes(old, new) if targets is None or change.pair == selected.cases[0].name]
+    told = [
+        change for change in changes(old, new) if targets is None or change.pair == selected.cases[0].name
+    ]
     write(render_changes(told, shown, precision))
     if new.pairs == old.pairs:
         tell("note", f"nothing changed; {old.path} was not written")
@@ -193,7 +195,7 @@ def _selected(
 
 def _path_of(selected: Selected) -> str:
     if selected.baseline is None:
-        raise UsageError("baseline: which file? say --baseline FILE, or baseline = \"FILE\" in the suite")
+        raise UsageError('baseline: which file? say --baseline FILE, or baseline = "FILE" in the suite')
     return selected.baseline
 
 
@@ -244,7 +246,9 @@ def _agreed(path: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise UsageError(f"yes: nobody to ask here, so {path} was not written; say --yes to accept the changes")
+        raise UsageError(
+            f"yes: nobody to ask here, so {path} was not written; say --yes to accept the changes"
+        )
     sys.stderr.write(f"write these numbers to {path}? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() in ("y", "yes"):

@@ -380,8 +380,8 @@ PairOrSuite = Annotated[
     str | None,
     typer.Argument(
         metavar="PREDICTIONS|SUITE",
-        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000]; or alone, a suite of pairs in TOML. "
-        "Default: pyproject.toml, for its [tool.kldiv].",
+        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000]; or alone, a suite of pairs in "
+        "TOML. Default: pyproject.toml, for its [tool.kldiv].",
         show_default=False,
     ),
 ]
@@ -463,13 +463,14 @@ Runs = Annotated[
         show_default=False,
     ),
 ]
-BaselineArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="A baseline file.", show_default=False)
-]
+BaselineArgument = Annotated[str, typer.Argument(metavar="FILE", help="A baseline file.", show_default=False)]
 Sigmas = Annotated[
     float,
     typer.Option(
-        "--sigmas", metavar="K", min=0.0, help="Standard deviations between the mean of the runs and the limit."
+        "--sigmas",
+        metavar="K",
+        min=0.0,
+        help="Standard deviations between the mean of the runs and the limit.",
     ),
 ]
 Floor = Annotated[

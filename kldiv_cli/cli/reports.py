@@ -41,9 +41,7 @@ class Reports:
             ("markdown", self.markdown, MARKDOWN_MARK),
         ):
             if address is not None:
-                self._places[option] = check_output_text(
-                    option, address, inputs, mark=mark, force=self.force
-                )
+                self._places[option] = check_output_text(option, address, inputs, mark=mark, force=self.force)
 
     def write(self, results: Sequence[Checked]) -> None:
         """Write them all."""
@@ -58,10 +56,10 @@ class Reports:
 
             write_text(self._places["markdown"], MARKDOWN_MARK + markdown(results))
         if self.github:
-            from kldiv_cli.report.github import annotations, step_summary
+            from kldiv_cli.report.github import annotate, step_summary
             from kldiv_cli.streams import say
 
-            for line in annotations(results):
+            for line in annotate(results):
                 say(line)
             summary = os.environ.get("GITHUB_STEP_SUMMARY")
             if summary:

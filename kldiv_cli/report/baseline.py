@@ -56,7 +56,9 @@ def render_changes(changes: Sequence[Change], format: Format, precision: int | N
         case "table" | "auto":
             from kldiv_cli.report.table import DIGITS, render_report
 
-            return render_report(heading, (), [_change_grid(changes, DIGITS if precision is None else precision)])
+            return render_report(
+                heading, (), [_change_grid(changes, DIGITS if precision is None else precision)]
+            )
         case _:
             return text.plain_report(heading, (), [_change_grid(changes, precision)])
 
@@ -66,13 +68,14 @@ def render_suggestions(suggestions: Sequence[SuggestedLimit], runs: int) -> str:
     lines = []
     for pair in dict.fromkeys(suggestion.pair for suggestion in suggestions):
         lines += [f"[pairs.{_toml_key(pair)}]", "limits = ["]
-        lines += [
-            f'    "{s.text}",  # {runs} runs: mean {s.mean:.6g}, standard deviation {s.standard_deviation:.2g}'
-            for s in suggestions
-            if s.pair == pair
-        ]
+        lines += [_suggested(suggestion, runs) for suggestion in suggestions if suggestion.pair == pair]
         lines += ["]", ""]
     return "\n".join(lines)
+
+
+def _suggested(suggestion: SuggestedLimit, runs: int) -> str:
+    spread = f"mean {suggestion.mean:.6g}, standard deviation {suggestion.standard_deviation:.2g}"
+    return f'    "{suggestion.text}",  # {runs} runs: {spread}'
 
 
 def _toml_key(name: str) -> str:
@@ -115,4 +118,3 @@ def _relative(change: Change) -> str:
     if change.old == change.new:
         return "="
     return "" if change.relative is None else f"{100 * change.relative:+.3g} %"
-

@@ -43,11 +43,13 @@ def render_checked(
         case "table" | "auto":
             from kldiv_cli.report.table import DIGITS, render_report
 
-            grids = list(check_grids(results, DIGITS if precision is None else precision, full=full))
+            digits = DIGITS if precision is None else precision
+            grids = list(check_grids(results, digits, full=full))
             return render_report(heading_of(results), _inputs(results), grids)
         case "plain":
-            grids = check_grids(results, precision, full=full)
-            return text.plain_report(heading_of(results), _inputs(results), grids)
+            return text.plain_report(
+                heading_of(results), _inputs(results), check_grids(results, precision, full=full)
+            )
         case "md":
             return markdown(results, precision, full=full)
         case "csv":
@@ -66,10 +68,11 @@ def render_checked(
 
 def markdown(results: Sequence[Checked], precision: int | None = None, *, full: bool = False) -> str:
     """For a pull request: with the messages that a terminal has beside the tables."""
-    body = text.md_report(
-        heading_of(results), _inputs(results), check_grids(results, precision, full=full)
-    )
-    lines = [f"- **{text.escape_md(kind)}**: {text.escape_md(printable(said))}" for kind, said in told_findings(results)]
+    body = text.md_report(heading_of(results), _inputs(results), check_grids(results, precision, full=full))
+    lines = [
+        f"- **{text.escape_md(kind)}**: {text.escape_md(printable(said))}"
+        for kind, said in told_findings(results)
+    ]
     return body + ("\n" + "\n".join(lines) + "\n" if lines else "")
 
 
@@ -171,9 +174,7 @@ def _csv_rows(results: Sequence[Checked], precision: int | None) -> Iterator[lis
 # Grids
 
 
-def check_grids(
-    results: Sequence[Checked], precision: int | None, *, full: bool = False
-) -> Iterator[Grid]:
+def check_grids(results: Sequence[Checked], precision: int | None, *, full: bool = False) -> Iterator[Grid]:
     """The limits of all pairs, then of the failed ones the worst losses and how all of them spread."""
     yield _verdict_grid(results, precision, full=full)
     failed = [result for result in results if result.status == "failed"]
@@ -234,5 +235,3 @@ def _margin(verdict: Verdict) -> str:
     if verdict.passed and verdict.margin == verdict.margin:
         return f"{100 * verdict.margin:.3g} %"
     return ""
-
-

@@ -38,7 +38,9 @@ def _counted(baseline: Octaves, now: Octaves) -> tuple[list[str], list[tuple[int
     labels = [f"below {2.0**lowest:.4g}" if lowest > first else "0 or less"]
     rows = [_pair(octaves.below + _within(octaves, first, lowest) for octaves in both)]
     for octave in range(lowest, stop):
-        labels.append(f"{2.0**octave:.4g} to {2.0 ** (octave + 1):.4g}" if octave < 1023 else f"{2.0**octave:.4g} up")
+        labels.append(
+            f"{2.0**octave:.4g} to {2.0 ** (octave + 1):.4g}" if octave < 1023 else f"{2.0**octave:.4g} up"
+        )
         rows.append(_pair(_within(octaves, octave, octave + 1) for octaves in both))
     labels += ["inf", "nan"]
     rows += [_pair(octaves.infinite for octaves in both), _pair(octaves.nan for octaves in both)]

@@ -22,7 +22,6 @@ from kldiv_cli.report.layout import (
     ELLIPSIS,
     Grid,
     MapGrid,
-    Tone,
     aligned,
     detail_grids,
     heading,
@@ -42,7 +41,7 @@ MAP_DIGITS: Final = 4
 _HEAT: Final = ("color(240)", "color(250)", "color(229)", "color(220)", "color(208)", "color(196)")
 _COLD: Final = ("color(240)", "color(250)", "color(123)", "color(45)", "color(33)", "color(21)")
 """Ramps of style by size, for losses above and below 0."""
-_TONES: Final[dict[Tone, str]] = {"": "", "good": "green", "bad": "bold red"}
+_TONES: Final[dict[str, str]] = {"": "", "good": "green", "bad": "bold red"}
 
 
 def render_table(
@@ -97,7 +96,7 @@ def _table(console: Console, grid: Grid) -> RenderableType:
     for k, name in enumerate(grid.columns):
         justify: JustifyMethod = "left" if k in grid.words else "right"
         table.add_column(Text(name), justify=justify, no_wrap=True)
-    for row, tone in itertools.zip_longest(grid.rows, grid.tones, fillvalue=""):
+    for row, tone in zip(grid.rows, grid.tones or itertools.repeat(""), strict=False):
         table.add_row(*map(Text, row), style=_TONES[tone])
     if Measurement.get(console, console.options, table).maximum < console.width:
         return table
