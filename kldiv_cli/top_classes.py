@@ -7,7 +7,7 @@ their own: each piece is looked at while it is in the cache, and pieces and wind
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ __all__ = ["TopFinder", "Tops", "TopsOfBoth", "tops_of"]
 AnyArray = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+_MAGNITUDE: Final = np.int16(0x7FFF)
+_INFINITY: Final = np.int16(0x7C00)
+"""Of the bits of a float16: all but the sign, and those of inf."""
 
 
 class Tops(NamedTuple):
@@ -44,18 +48,36 @@ class Tops(NamedTuple):
 
 def tops_of(values: AnyArray, start: int = 0, counted: Mask | None = None) -> Tops:
     """The tops of rows that begin at `start` along the axis, among the elements that are counted."""
-    if values.dtype == np.float16:
-        values = values.astype(np.float64)  # NumPy compares these several times faster
     every = np.arange(len(values))
     if counted is None:
-        places = values.argmax(axis=1)
+        places = _argmax(values)
         return Tops(places + start, values[every, places])
     lowest = _lowest(values.dtype)
     values = np.where(counted, values, lowest)
-    places = values.argmax(axis=1)
+    places = _argmax(values)
     # If all that counts is as low as what stands for the rest, the first that counts is the top.
     places = np.where(counted[every, places], places, counted.argmax(axis=1))
     return Tops(np.where(counted.any(axis=1), places + start, -1), values[every, places])
+
+
+def _argmax(values: AnyArray) -> Indices:
+    """Where the first of the largest values of each row stands, or a nan if there is any."""
+    if values.dtype.kind == "f" and values.dtype.itemsize == 2:
+        values = _ordered(values.astype(np.float16, copy=False))
+    places: Indices = values.argmax(axis=1)
+    return places
+
+
+def _ordered(values: npt.NDArray[np.float16]) -> npt.NDArray[np.int16]:
+    """Integers of the same order, nan above all: NumPy compares them twenty times as fast."""
+    bits = values.view(np.int16)
+    order, sign = bits & _MAGNITUDE, bits >> 15
+    nan = None if order.max(initial=0) <= _INFINITY else order > _INFINITY
+    order ^= sign
+    order -= sign
+    if nan is not None:
+        order[nan] = _MAGNITUDE
+    return order
 
 
 def _lowest(dtype: np.dtype[Any]) -> Any:

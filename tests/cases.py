@@ -191,6 +191,8 @@ def cases(draw: st.DrawFn, kinds: list[Kind] = KINDS, special: bool = True, sele
         "quantiles": draw(st.sampled_from([(), (0.25, 1.0)])),
         "worst": draw(st.sampled_from([0, 1, 5])),
         "blocks_of": draw(st.sampled_from([None, 2, 3])),
+        "top1": "kl" in kind.losses and draw(st.booleans()),
+        "histogram": draw(st.booleans()),
     }
     mask = draw(masks(shape, axis)) if selected else None
     if selected and (mask is None or draw(st.booleans())):
@@ -282,7 +284,7 @@ class Outcome(NamedTuple):
             *(
                 (
                     *(e.loss, e.shape, e.axis, spelled(e.scalars), spelled(e.by_target), spelled(e.findings)),
-                    *(spelled(e.statistics), spelled(e.worst)),
+                    *(spelled(e.statistics), spelled(e.worst), spelled(e.top1)),
                 )
                 for e in self.evaluations
             ),

@@ -58,7 +58,7 @@ def rows_of(array: AnyArray, shape: tuple[int, ...], axis: int) -> AnyArray:
 def losses_by_hand(case: Case, evaluation: Evaluation) -> tuple[Array, tuple[tuple[int, ...], ...]]:
     """The losses of what counts, of distributions or of elements, and their indices, from the whole map."""
     shape, axis = case.predictions.shape, case.axis % case.predictions.ndim
-    options = everything(case).options | {"losses": (evaluation.loss,)}
+    options = everything(case).options | {"losses": (evaluation.loss,), "top1": False}
     (full,) = (run(options, everything(case).inputs()).map,)
     assert full is not None
     chosen = counted(case)
@@ -238,6 +238,7 @@ def test_masked_distributions_give_what_is_computed_without_them(
             theirs.scalars.distributions,
         )
         assert spelled(ours.statistics) == spelled(theirs.statistics)
+        assert spelled(ours.top1) == spelled(theirs.top1)
         assert spelled(ours.by_target) == spelled(theirs.by_target)
         assert [(f.id, f.severity, f.count) for f in ours.findings if f.id != "misaligned"] == [
             (f.id, f.severity, f.count) for f in theirs.findings if f.id != "misaligned"

@@ -56,7 +56,7 @@ def test_the_mean_of_the_statistics_is_the_mean_of_what_they_are_of(case: Case) 
 def assert_sketches(sketched: Evaluation, kept: Evaluation) -> None:
     """All but percentiles as exactly as from all values, percentiles within half a bin."""
     ours, theirs = sketched.statistics, kept.statistics
-    assert (ours.of, ours.count) == (theirs.of, theirs.count)
+    assert (ours.of, ours.count, ours.histogram) == (theirs.of, theirs.count, theirs.histogram)
     assert repr(ours.mean) == repr(theirs.mean)
     np.testing.assert_array_equal([ours.minimum, ours.maximum], [theirs.minimum, theirs.maximum])
     scale = max(abs(theirs.minimum), abs(theirs.maximum))
