@@ -331,10 +331,11 @@ def evaluate_to(
     writers: tuple[MapWriter, ...] = (),
     resources: Resources = DEFAULT_RESOURCES,
     progress: Callable[[int], None] | None = None,
+    sha256: bool = False,
 ) -> tuple[Evaluation, ...]:
     """Evaluate, with the per-element map going to `writers` and to the file `output`.
 
-    The losses of distributions go to the file `distributions`.
+    The losses of distributions go to the file `distributions`; `sha256` asks for that of each input.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(inputs.close)
@@ -347,6 +348,7 @@ def evaluate_to(
             distribution_writers=of_distributions,
             resources=resources,
             progress=progress,
+            sha256=sha256,
         )
         for sink in (*of_elements, *of_distributions):
             sink.commit(force=force)

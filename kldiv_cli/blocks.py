@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from kldiv_cli.kernels import SEGMENT
@@ -12,6 +12,7 @@ from kldiv_cli.kernels import SEGMENT
 __all__ = [
     "Block",
     "Layout",
+    "ascends",
     "axis_windows",
     "block_shape",
     "contiguous_from",
@@ -99,6 +100,22 @@ def cut(layout: Layout, budget: int) -> Iterator[Block]:
     extents = _extents(layout, budget, whole=fits_whole(layout, budget))
     for starts in itertools.product(*_starts(layout, extents)):
         yield _block(layout, extents, starts)
+
+
+def ascends(layout: Layout, budget: int, dimensions: Collection[int]) -> bool:
+    """Whether `cut` gives adjoining ranges of the C order of an array of these dimensions, each once."""
+    if not fits_whole(layout, budget):
+        return False
+    if math.prod(layout.shape) == 0:
+        return True
+    extents = _extents(layout, budget, whole=True)
+    several = [d for d in layout.order if extents[d] < layout.shape[d]]
+    if not several:
+        return True
+    outer = (d for d in dimensions if d < several[-1])
+    return (
+        several == sorted(several) and set(several) <= set(dimensions) and all(extents[d] == 1 for d in outer)
+    )
 
 
 def spread(layout: Layout, budget: int, most: int) -> Iterator[Block]:

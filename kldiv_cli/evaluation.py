@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
+from kldiv_cli.budget import DEFAULT_MEMORY, DEFAULT_RESOURCES, Resources
 from kldiv_cli.diagnosis import find
+from kldiv_cli.digests import Digests
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.estimates import Share, share_of
 from kldiv_cli.evidence import Evidence, is_suspicious
@@ -49,6 +50,8 @@ class Input(NamedTuple):
     dtype: str
     space: str
     """What its values are taken for: logits, log-probs, probs or labels; factors, or a mask."""
+    sha256: str | None = None
+    """Of its elements in C order, as stored but little-endian; None where that was not asked for."""
 
 
 class WorstLoss(NamedTuple):
@@ -109,12 +112,14 @@ def evaluate_sources(
     distribution_writers: Sequence[MapWriter] = (),
     resources: Resources = DEFAULT_RESOURCES,
     progress: Progress | None = None,
+    sha256: bool = False,
 ) -> tuple[Evaluation, ...]:
     """Compute every loss of `spec` in one pass (two, for a distribution that does not fit a block).
 
     `writers` take the per-element map, `distribution_writers` the loss of each distribution, nan
     where it does not count; `progress` is told how many elements were done since it
-    was last called.
+    was last called. `sha256` asks for that of each input: in the same pass where its blocks come in
+    the order of its elements, else by reading it once more.
 
     Raises
     ------
@@ -138,12 +143,21 @@ def evaluate_sources(
         kept=tuple(_keeper(spec, loss, shape, axis) for loss in spec.losses),
         batches=np.zeros(shape[:1] or (1,), np.bool_) if spec.selects else None,
     )
-    results = stream(job, resources, progress or (lambda done: None))
+    digests = Digests(inputs) if sha256 else None
+    results = stream(job, resources, progress or (lambda done: None), digests)
     evaluations = tuple(
         _evaluation(job, inputs, loss, result) for loss, result in zip(spec.losses, results, strict=True)
     )
+    if digests is not None:
+        hashed = digests.finish(resources.memory or DEFAULT_MEMORY)
+        evaluations = tuple(_with_digests(evaluation, hashed) for evaluation in evaluations)
     inputs.verify()
     return evaluations
+
+
+def _with_digests(evaluation: Evaluation, hashed: dict[str, str]) -> Evaluation:
+    described = {role: getattr(evaluation, role)._replace(sha256=digest) for role, digest in hashed.items()}
+    return replace(evaluation, **described)
 
 
 def _are_bfloat16(job: Job, observed: Observations) -> tuple[bool, bool]:

@@ -120,7 +120,7 @@ def measure(
         It can't be computed.
     """
     inputs = open_inputs(case.predictions, case.targets, **case.files, allow_external=case.allow_external)
-    evaluations = evaluate_to(case.spec, inputs, resources=resources)
+    evaluations = evaluate_to(case.spec, inputs, resources=resources, sha256=sha256)
     findings = list(dict.fromkeys(f for e in evaluations for f in _findings(e, case)))
     return Measured(
         name=case.name, evaluations=evaluations, findings=tuple(_graded(f, case.allow) for f in findings)

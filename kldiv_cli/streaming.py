@@ -13,6 +13,7 @@ import numpy.typing as npt
 from kldiv_cli import execution
 from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
 from kldiv_cli.budget import Resources, budget_of, layout_of
+from kldiv_cli.digests import Digests
 from kldiv_cli.distributions import finish
 from kldiv_cli.engine import BlockWorker
 from kldiv_cli.job import Job
@@ -27,10 +28,13 @@ __all__ = ["Losses", "Mergeable", "Progress", "merge_blocks", "stream"]
 Progress = Callable[[int], None]
 
 
-def stream(job: Job, resources: Resources, progress: Progress) -> tuple[LossPartial, ...]:
+def stream(
+    job: Job, resources: Resources, progress: Progress, digests: Digests | None = None
+) -> tuple[LossPartial, ...]:
     """Evaluate every block of a job and merge what they come to, one for each loss.
 
-    `progress` is told how many elements were done since it was last called.
+    `progress` is told how many elements were done since it was last called; `digests` are taken of
+    what is read in order.
 
     Raises
     ------
@@ -43,7 +47,9 @@ def stream(job: Job, resources: Resources, progress: Progress) -> tuple[LossPart
     budget, workers = budget_of(job, resources)
     if fits_whole(layout, budget):
         blocks = cut(layout, budget)
-        return merge_blocks(blocks, lambda: _evaluator(job), _nothing(job), workers, progress).losses
+        if digests is not None:
+            job = job._replace(inputs=digests.follow(job.inputs, job.axis, layout, budget))
+        return merge_blocks(blocks, lambda: _evaluator(job, digests), _nothing(job), workers, progress).losses
     return _run_windows(job, layout, budget, workers, progress).losses
 
 
@@ -85,9 +91,13 @@ def merge_blocks(
     return total
 
 
-def _evaluator(job: Job) -> Callable[[Block], Losses]:
+def _evaluator(job: Job, digests: Digests | None) -> Callable[[Block], Losses]:
     worker = BlockWorker(job)
-    return lambda block: Losses(worker.evaluate(block))
+
+    def evaluate(block: Block) -> Losses:
+        return Losses(worker.evaluate(block))
+
+    return evaluate if digests is None else digests.guarded(evaluate)
 
 
 def _nothing(job: Job) -> Losses:

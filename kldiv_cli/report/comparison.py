@@ -11,7 +11,7 @@ from kldiv_cli.estimates import Estimate, Share
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
 from kldiv_cli.report.layout import Grid, agreement_grid, number, worst_grid
-from kldiv_cli.report.record import SCHEMA, statistics_record, without_nonfinite
+from kldiv_cli.report.record import SCHEMA, input_record, statistics_record, without_nonfinite
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.streams import printable
 
@@ -62,10 +62,10 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "direction": "KL(reference ‖ candidate)",
-        "reference": comparison.reference._asdict(),
-        "candidate": comparison.candidate._asdict(),
+        "reference": input_record(comparison.reference),
+        "candidate": input_record(comparison.candidate),
         **{
-            name: beside._asdict()
+            name: input_record(beside)
             for name, beside in (("labels", comparison.labels), ("mask", comparison.mask))
             if beside is not None
         },

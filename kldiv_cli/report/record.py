@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any, Final
 
-from kldiv_cli.evaluation import Evaluation
+from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.statistics import Statistics
@@ -17,6 +17,7 @@ __all__ = [
     "SCHEMA",
     "direction",
     "evaluation_record",
+    "input_record",
     "split_groups",
     "statistics_record",
     "without_nonfinite",
@@ -42,10 +43,10 @@ def evaluation_record(
         "schema": SCHEMA,
         "loss": evaluation.loss,
         "direction": direction(evaluation),
-        "predictions": evaluation.predictions._asdict(),
-        "targets": evaluation.targets._asdict(),
+        "predictions": input_record(evaluation.predictions),
+        "targets": input_record(evaluation.targets),
         **{
-            name: factor._asdict()
+            name: input_record(factor)
             for name, factor in (
                 ("weight", evaluation.weight),
                 ("pos_weight", evaluation.pos_weight),
@@ -75,6 +76,11 @@ def evaluation_record(
     if view is not None:
         record["map"] = _map(view)
     return without_nonfinite(record)
+
+
+def input_record(described: Input) -> dict[str, Any]:
+    """What is known of an input; its digest only where one was asked for."""
+    return {name: value for name, value in described._asdict().items() if value is not None}
 
 
 def statistics_record(statistics: Statistics) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "BroadcastSource",
     "ExpandedSource",
     "Inputs",
+    "ObservedSource",
     "SliceSource",
     "Source",
     "check_dtype",
@@ -176,6 +177,20 @@ class ExpandedSource(_View):
         inner = (*block[: self.axis], *block[self.axis + 1 :])
         expanded = np.expand_dims(self.base.read(inner, buffer), self.axis)
         return expanded[(slice(None),) * self.axis + (block[self.axis],)]
+
+
+class ObservedSource(_View):
+    """A source that shows each block that is read to someone else too, in the thread that reads."""
+
+    def __init__(self, base: Source, observe: Callable[[Block, AnyArray], None]) -> None:
+        super().__init__(base)
+        self.shape, self.chunks = base.shape, base.chunks
+        self.observe = observe
+
+    def read(self, block: Block, buffer: Buffer) -> AnyArray:
+        array = self.base.read(block, buffer)
+        self.observe(block, array)
+        return array
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
