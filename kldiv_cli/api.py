@@ -17,7 +17,15 @@ from kldiv_cli.job import MapWriter
 from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
 
-__all__ = ["compare", "compare_to", "evaluate", "evaluate_to", "open_comparison", "open_inputs"]
+__all__ = [
+    "ArrayOrPath",
+    "compare",
+    "compare_to",
+    "evaluate",
+    "evaluate_to",
+    "open_comparison",
+    "open_inputs",
+]
 
 if TYPE_CHECKING:
     from kldiv_cli.comparison import Comparison

@@ -214,7 +214,7 @@ def _findings(evaluation: Evaluation, case: Case) -> Iterator[Finding]:
     named = {plain_name(limit.statistic) for limit in case.limits}
     for reduction in sorted(named & {"mean", "batchmean"}):
         told = find_reduction(evaluation.loss, reduction, evaluation.scalars, evaluation.shape)
-        yield from (replace(finding, severity="warning") for finding in told)
+        yield from (_of_a_limit(finding) for finding in told)
     yield from evaluation.findings
     if not math.isfinite(evaluation.sum) and not _ODD & {f.id for f in evaluation.findings}:
         yield Finding(
@@ -223,6 +223,12 @@ def _findings(evaluation: Evaluation, case: Case) -> Iterator[Finding]:
             message=f"the sum of losses is {evaluation.sum}: they are too large to be added up",
             value=evaluation.sum,
         )
+
+
+def _of_a_limit(finding: Finding) -> Finding:
+    """What is told of a reduction that was shown, told of one that a limit names."""
+    message = finding.message.replace("--reduction distmean", "distmean")
+    return replace(finding, severity="warning", message=message, option=None)
 
 
 def _graded(finding: Finding, allow: frozenset[str]) -> Finding:

@@ -369,6 +369,6 @@ def test_to_ask_for_it_changes_nothing_else(case: Case, cut: Cut) -> None:
 
 
 def test_bce_alone_has_none() -> None:
-    with pytest.raises(UsageError, match="top1: bce .* add --loss kl or drop it"):
+    with pytest.raises(UsageError, match=r"top1: bce .* add --loss kl or drop it"):
         resolve_spec(losses=("bce",), top1=True)
     assert resolve_spec(losses=("bce", "kl"), predictions_are="probs", top1=True).top1
