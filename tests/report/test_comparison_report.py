@@ -149,6 +149,13 @@ def test_the_worst_are_in_the_record_where_they_were_asked_for(asked: int) -> No
     assert ("worst" in comparison_record(compared(worst=asked))) == bool(asked)
 
 
+def test_a_digest_is_in_the_record_only_where_there_is_one(full: Comparison) -> None:
+    with_digest = replace(full, reference=full.reference._replace(sha256="ab"))
+    record = comparison_record(with_digest)
+    assert record["reference"]["sha256"] == "ab"
+    assert all("sha256" not in record[role] for role in ("candidate", "labels", "mask"))
+
+
 def test_a_finding_is_in_the_record() -> None:
     z = np.random.default_rng(1).normal(0, 1, (4, 5))
     (finding,) = comparison_record(compare(z, z))["findings"]
