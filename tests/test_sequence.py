@@ -80,7 +80,7 @@ def test_slices_of_fortran_order_are_read_in_c_order(
     for length in shape:
         start = data.draw(st.integers(0, length - 1))
         whole = slice(start, data.draw(st.integers(start + 1, length)))
-        selection.append(data.draw(st.sampled_from([start, whole])))
+        selection.append(start if data.draw(st.booleans()) else whole)
     source = SliceSource(Stored(array, fortran=True), "x", tuple(selection))
     np.testing.assert_array_equal(read_through(source, memory), array[tuple(selection)].ravel())
 
