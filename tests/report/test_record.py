@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,15 @@ def test_every_field_of_the_result_stands_under_its_name() -> None:
         },
         "findings": [],
     }
+
+
+def test_a_digest_stands_beside_its_input_only_where_one_was_asked_for() -> None:
+    plain = evaluation()
+    record = evaluation_record(
+        replace(plain, targets=plain.targets._replace(sha256="ab"), weight=plain.targets)
+    )
+    assert record["targets"]["sha256"] == "ab"
+    assert all("sha256" not in record[role] for role in ("predictions", "weight"))
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "batchmean", "distmean"])
