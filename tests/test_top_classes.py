@@ -79,7 +79,7 @@ def without_nan(pairs: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("special", "masked"), itertools.product([False, True], [False, True]))
+@pytest.mark.parametrize(("special", "masked"), [*itertools.product([False, True], [False, True])])
 def test_the_top_is_the_first_of_the_largest_stored_values_that_count(
     dtype: str, special: bool, masked: bool
 ) -> None:
@@ -277,7 +277,7 @@ def test_ignored_labels_are_not_in_the_divisor() -> None:
     assert found == share_of(2, 3)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), itertools.product(["logits", "log-probs", "probs"], repeat=2))
+@pytest.mark.parametrize(("ours", "theirs"), [*itertools.product(["logits", "log-probs", "probs"], repeat=2)])
 @pytest.mark.parametrize("odd", [0.0, 0.05])
 def test_it_is_what_compare_tells_of_the_same_arrays(ours: str, theirs: str, odd: float) -> None:
     """Of logits of inf and of distributions that are all ruled out, too."""
@@ -369,6 +369,6 @@ def test_to_ask_for_it_changes_nothing_else(case: Case, cut: Cut) -> None:
 
 
 def test_bce_alone_has_none() -> None:
-    with pytest.raises(UsageError, match="top1: bce .* add --loss kl or drop it"):
+    with pytest.raises(UsageError, match=r"top1: bce .* add --loss kl or drop it"):
         resolve_spec(losses=("bce",), top1=True)
     assert resolve_spec(losses=("bce", "kl"), predictions_are="probs", top1=True).top1
