@@ -25,8 +25,8 @@ def annotate(results: Sequence[Checked]) -> list[str]:
     shown = wrong if len(wrong) <= _MOST else wrong[: _MOST - 1]
     commands = [_command(_title(result), _message(result)) for result in shown]
     if len(shown) < len(wrong):
-        more = counted(len(wrong) - len(shown), "pair")
-        commands.append(_command("kldiv check", f"and {more} more; the step summary has all of them"))
+        more = counted(len(wrong) - len(shown), "more pair")
+        commands.append(_command("kldiv check", f"and {more}; the step summary has all of them"))
     return commands
 
 

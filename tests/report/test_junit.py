@@ -198,7 +198,9 @@ def test_a_report_begins_with_the_mark_that_lets_the_next_one_take_its_place() -
 
 def readable(text: str) -> str:
     """The text, with what XML 1.0 has no way to hold escaped as Python would."""
-    kept = (c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") for c in text)
+    kept = (
+        c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") for c in text
+    )
     return "".join(
         c if keep else c.encode("unicode_escape").decode() for c, keep in zip(text, kept, strict=True)
     )
@@ -206,7 +208,9 @@ def readable(text: str) -> str:
 
 @repeatable(300)
 @given(name=hostile_text(), error=hostile_text())
-def test_whatever_a_pair_is_called_and_whatever_is_wrong_the_report_can_be_read(name: str, error: str) -> None:
+def test_whatever_a_pair_is_called_and_whatever_is_wrong_the_report_can_be_read(
+    name: str, error: str
+) -> None:
     text = junit_xml([broken(name, error)])
     root = ElementTree.fromstring(text.encode())
     assert violations(root) == []
