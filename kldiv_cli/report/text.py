@@ -64,7 +64,7 @@ def render_md(
 
 def plain_report(title: str, described: Sequence[tuple[str, ...]], grids: Iterable[Grid]) -> str:
     """What was computed, of what, and aligned columns of what came of it."""
-    parts = [title, aligned(described, range(5))]
+    parts = [title, *filter(None, [aligned(described, range(5))])]
     parts += ["\n" + aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
     return "\n".join(parts) + "\n"
 
@@ -73,7 +73,7 @@ def md_report(title: str, described: Sequence[tuple[str, ...]], grids: Iterable[
     """The same in Markdown."""
     listed = (f"- {role}: {escape_md(' '.join(rest))}" for role, *rest in described)
     parts = [f"**{escape_md(title)}**", "\n".join(listed), *map(_md_table, grids)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def render_json(evaluations: Sequence[Evaluation], reduction: Reduction | None, view: MapView | None) -> str:
