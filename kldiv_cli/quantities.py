@@ -37,7 +37,7 @@ def named(by_loss: Mapping[Loss, Mapping[str, float]]) -> dict[str, float]:
     """The numbers of one loss by name, and by ``kl.NAME``; of two losses the counts and ``LOSS.NAME``."""
     every: dict[str, float] = {}
     for loss, of_loss in by_loss.items():
-        plain = of_loss if len(by_loss) == 1 else {k: v for k, v in of_loss.items() if k in _COUNTS}
+        plain = {k: v for k, v in of_loss.items() if len(by_loss) == 1 or k in _COUNTS}
         every |= plain | {f"{loss}.{name}": value for name, value in of_loss.items()}
     return every
 
