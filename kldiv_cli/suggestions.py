@@ -6,7 +6,7 @@ import difflib
 import math
 import statistics as standard
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Final, NamedTuple
 
 from kldiv_cli.baseline import Baseline, Recorded
@@ -69,11 +69,12 @@ def _check_alike(runs: Sequence[Baseline]) -> None:
                 f"{lacks.path}: has no pair {pair!r}, which {has.path} has; record it in all runs"
             )
         for pair, recorded in run.pairs.items():
-            if recorded.settings != first.pairs[pair].settings:
-                raise UsageError(
-                    f"{run.path}: {pair} was recorded with other settings than in {first.path}; "
-                    "record all runs with the same"
-                )
+            for name, value in first.pairs[pair].settings.items():
+                if recorded.settings.get(name) != value:
+                    raise UsageError(
+                        f"{run.path}: {pair} was recorded with another {name} than in {first.path}; "
+                        "record all runs with the same"
+                    )
 
 
 def _usual(recorded: Recorded) -> list[str]:
@@ -115,11 +116,7 @@ def _value(run: Baseline, pair: str, statistic: str) -> float:
 
 def _rounded(value: float, rounding: str) -> float:
     """To three digits, towards where there is room."""
-    exact = Decimal(value)
-    if not exact:
-        return 0.0
-    unit = Decimal(1).scaleb(exact.adjusted() - _DIGITS + 1)
-    rounded = float(exact.quantize(unit, rounding=rounding))
+    rounded = float(Context(prec=_DIGITS, rounding=rounding).create_decimal(repr(value)))
     if math.isinf(rounded):
         raise OverflowError
     return rounded
