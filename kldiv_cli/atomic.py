@@ -70,7 +70,7 @@ def explained(path: Path) -> Iterator[None]:
 def _is_same_file(path: Path, source: str) -> bool:
     try:
         return os.path.samefile(path, source)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
