@@ -124,19 +124,23 @@ class Digests:
         }
 
     def _followed(self, role: str, used: Source, axis: int, layout: Layout, budget: int) -> Source:
-        opened = getattr(self._inputs, role)
+        """Labels are not followed: a block of them is read once more, to be checked."""
+        opened, every = getattr(self._inputs, role), range(len(layout.shape))
         if isinstance(used, ExpandedSource) and used.base is opened:
-            return ExpandedSource(self._followed(role, opened, axis, layout, budget), used.axis)
-        dimensions = [d for d in range(len(layout.shape)) if d != axis or used.ndim == len(layout.shape)]
-        if used is not opened or not ascends(layout, budget, dimensions):
-            return used
+            outer = [d for d in every if d != axis]
+            follows = ascends(layout, budget, outer)
+            return ExpandedSource(self._observed(role, opened), used.axis) if follows else used
+        follows = used is opened and used.ndim == len(every) and ascends(layout, budget, every)
+        return self._observed(role, opened) if follows else used
+
+    def _observed(self, role: str, source: Source) -> Source:
         digest = self._in_pass[role] = Digest()
 
         def add(block: Block, array: AnyArray) -> None:
-            (start,) = run_starts(used.shape, block, 0)
+            (start,) = run_starts(source.shape, block, 0)
             digest.add(start, array)
 
-        return ObservedSource(used, add)
+        return ObservedSource(source, add)
 
 
 def _little_endian(array: AnyArray) -> Iterator[AnyArray]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from kldiv_cli.budget import DEFAULT_MEMORY, DEFAULT_RESOURCES, Resources
 from kldiv_cli.diagnosis import find
-from kldiv_cli.digests import Digests
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.estimates import Share, share_of
 from kldiv_cli.evidence import Evidence, is_suspicious
@@ -29,6 +28,9 @@ from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.statistics import LIMIT, Groups, Kept, Sketch, Statistics, Unit, check_groups
 from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
+
+if TYPE_CHECKING:
+    from kldiv_cli.digests import Digests
 
 __all__ = [
     "Evaluation",
@@ -143,7 +145,7 @@ def evaluate_sources(
         kept=tuple(_keeper(spec, loss, shape, axis) for loss in spec.losses),
         batches=np.zeros(shape[:1] or (1,), np.bool_) if spec.selects else None,
     )
-    digests = Digests(inputs) if sha256 else None
+    digests = _digests(inputs) if sha256 else None
     results = stream(job, resources, progress or (lambda done: None), digests)
     evaluations = tuple(
         _evaluation(job, inputs, loss, result) for loss, result in zip(spec.losses, results, strict=True)
@@ -153,6 +155,13 @@ def evaluate_sources(
         evaluations = tuple(_with_digests(evaluation, hashed) for evaluation in evaluations)
     inputs.verify()
     return evaluations
+
+
+def _digests(inputs: Inputs) -> Digests:
+    """Loads OpenSSL, which costs a start of the command several milliseconds."""
+    from kldiv_cli.digests import Digests
+
+    return Digests(inputs)
 
 
 def _with_digests(evaluation: Evaluation, hashed: dict[str, str]) -> Evaluation:

@@ -352,7 +352,7 @@ class _Parser:
         if token.text not in ("+", "-", "("):
             raise self._error(token, "a number, a name or '('")
         if self.depth == _DEEPEST:
-            raise self._error(token, f"at most {_DEEPEST} parentheses and signs in each other", "simplify it")
+            raise self._error(token, f"at most {_DEEPEST} nested parentheses and signs", "simplify it")
         self.depth += 1
         inner = self._parenthesis() if token.text == "(" else self._signed()
         self.depth -= 1
@@ -570,7 +570,7 @@ def _named_value(
 def _look_up(limit: Limit, name: str, values: Mapping[str, float], kind: str) -> float:
     if name in values:
         return values[name]
-    near = difflib.get_close_matches(name, values)
+    near = [f"'{match}'" for match in difflib.get_close_matches(name, values)]
     advice = f"did you mean {_listed(near)}?" if near else "name one of them"
     expected = f"expected {_listed(values)}; {advice}" if values else "there are none; record some"
     raise UsageError(f"{_where(limit)}: found no {kind} '{name}', {expected}")

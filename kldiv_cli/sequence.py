@@ -52,33 +52,32 @@ def _layout(source: Source, budget: int) -> Layout:
 
 
 def _read_across(source: Source, block: Block, part: AnyArray, window: Buffer, most: int) -> None:
-    """Read a block of a Fortran-ordered array, through windows along its slowest dimension.
+    """Read a block of a Fortran-ordered array into `part`, `most` elements at a time.
 
-    Dimensions that are faster than those of which the block has much are read whole, and what is
-    wanted is picked: one long read takes less time than many of an element each.
+    Fast dimensions that the block has little of may be read whole, and what is wanted picked: one
+    long read takes less time than many of an element each.
     """
     whole = _dimensions_read_whole(source, block, most)
-    wide = (*(slice(0, length) for length in source.shape[:whole]), *block[whole:-1])
-    first, last = block[-1].start, block[-1].stop
-    step = max(1, most // math.prod(block_shape(wide)))
-    for start in range(first, last, step):
-        stop = min(start + step, last)
-        values = source.read((*wide, slice(start, stop)), window)
-        part[..., start - first : stop - first] = values[block[:whole]]
+    wide = (*source.shape[:whole], *block_shape(block)[whole:])
+    for inner in cut(Layout(wide, axis=None, fortran_order=True), most):
+        rest = inner[whole:]
+        moved = (
+            slice(within.start + outer.start, within.stop + outer.start)
+            for within, outer in zip(rest, block[whole:], strict=True)
+        )
+        values = source.read((*inner[:whole], *moved), window)
+        part[(slice(None),) * whole + rest] = values[block[:whole]]
 
 
 def _dimensions_read_whole(source: Source, block: Block, most: int) -> int:
     """How many of the fastest dimensions are to be read whole, by what the reads take together."""
     lengths = block_shape(block)
 
-    def widened(whole: int) -> tuple[int, ...]:
-        return (*source.shape[:whole], *lengths[whole:])
-
     def cost(whole: int) -> int:
-        stored = widened(whole)[::-1]
+        stored = (*source.shape[:whole], *lengths[whole:])[::-1]
         inner = contiguous_from(source.shape[::-1], stored)
         run = math.prod(stored[inner:]) * source.dtype.itemsize
         return math.prod(stored[:inner]) * (_PER_READ + run)
 
-    fitting = (whole for whole in range(1, source.ndim) if math.prod(widened(whole)[:-1]) <= most)
+    fitting = (whole for whole in range(1, source.ndim) if math.prod(source.shape[:whole]) <= most)
     return min((0, *fitting), key=cost)

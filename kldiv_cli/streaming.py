@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial, reduce
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ import numpy.typing as npt
 from kldiv_cli import execution
 from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
 from kldiv_cli.budget import Resources, budget_of, layout_of
-from kldiv_cli.digests import Digests
 from kldiv_cli.distributions import finish
 from kldiv_cli.engine import BlockWorker
 from kldiv_cli.job import Job
@@ -22,6 +21,9 @@ from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.pieces import Norm, Norms, Partition
 from kldiv_cli.target_split import TargetSplit
 from kldiv_cli.top_classes import TopsOfBoth
+
+if TYPE_CHECKING:
+    from kldiv_cli.digests import Digests
 
 __all__ = ["Losses", "Mergeable", "Progress", "merge_blocks", "stream"]
 

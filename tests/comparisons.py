@@ -215,7 +215,8 @@ def _numbers(name: str, value: Any) -> dict[str, float]:
     if isinstance(value, Statistics):
         told = value._asdict()
         told |= told.pop("percentiles")
-        return {f"{name}.{key}": told[key] for key in told if key not in ("of", "exact", "blocks")}
+        others = ("of", "exact", "blocks", "histogram")
+        return {f"{name}.{key}": told[key] for key in told if key not in others}
     if isinstance(value, (Estimate, Share)):
         return {f"{name}.{key}": item for key, item in value._asdict().items()}
     return {name: value} if name == "with_labels.correlation" else {}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kldiv_cli.blocks import (
     Block,
     Layout,
+    ascends,
     axis_windows,
     block_shape,
     contiguous_from,
@@ -299,3 +300,30 @@ def test_spread_blocks_are_some_of_those_that_are_cut_from_the_first_to_the_last
 def test_nothing_is_spread_over_nothing() -> None:
     assert list(spread(Layout(shape=(0, 3), axis=None), 10, 4)) == []
     assert list(spread(Layout(shape=(), axis=None), 10, 4)) == [()]
+
+
+# In the order of an array
+
+
+@repeatable
+@given(layouts(), st.integers(1, 80), st.data())
+def test_blocks_ascend_exactly_where_each_continues_the_one_before(
+    layout: Layout, budget: int, data: st.DataObject
+) -> None:
+    every = range(len(layout.shape))
+    dimensions = sorted(data.draw(st.sets(st.sampled_from(every)) if every else st.just(set())))
+    shape = [layout.shape[d] for d in dimensions]
+    places = np.arange(math.prod(shape)).reshape(shape)
+    parts = [places[tuple(block[d] for d in dimensions)].ravel() for block in cut(layout, budget)]
+    in_order = [place for part in parts for place in part.tolist()] == list(range(places.size))
+    obtained = ascends(layout, budget, dimensions)
+    event(f"ascending: {obtained}")
+    if not fits_whole(layout, budget):
+        assert not obtained
+    elif math.prod(layout.shape):
+        assert obtained == in_order
+
+
+def test_where_there_are_no_blocks_nothing_is_out_of_order() -> None:
+    assert ascends(Layout((3, 0, 2), 1), 1, [0, 1, 2])
+    assert ascends(Layout((), None), 1, [])

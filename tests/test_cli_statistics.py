@@ -483,3 +483,51 @@ def test_a_mask_of_nothing_is_a_warning_and_strict_exits_with_1(compute: Compute
     assert (record["sum"], record["mean"], record["statistics"]["count"]) == (0.0, None, 0)
     assert record["nonfinite"]["statistics.p50"] == "nan"
     assert compute(*PAIR, "--mask", "nothing.npy").code == 0
+
+
+# The top class
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_how_often_the_top_class_is_that_of_the_target_is_in_every_format(
+    compute: Compute, arrays: dict[str, Floats], format: str
+) -> None:
+    same = int((arrays["p"].argmax(-1) == arrays["q"].argmax(-1)).sum())
+    out = compute("q.npy", "p.npy", "--predictions-are", "probs", "--top1", "--format", format).out
+    record = json.loads(compute("q.npy", "p.npy", "--predictions-are", "probs", "--top1", "--json").out)
+    assert record["top1"]["count"] == same
+    assert record["top1"]["share"] == same / 18
+    if "json" in format:
+        assert json.loads(out)["top1"] == record["top1"]
+    elif format == "csv":
+        (row,) = csv.DictReader(io.StringIO(out))
+        assert {name: float(row[f"top1.{name}"]) for name in record["top1"]} == record["top1"]
+    else:
+        (line,) = (line.strip("| ") for line in out.splitlines() if line.strip("| ").startswith("top1 "))
+        cells = [cell for cell in line.replace("|", " ").split() if cell]
+        digits = 1e-5 if format == "table" else 0
+        assert [float(cell) for cell in cells[1:]] == pytest.approx(list(record["top1"].values()), rel=digits)
+
+
+def test_against_labels_it_is_the_accuracy_of_what_counts(
+    compute: Compute, arrays: dict[str, Floats]
+) -> None:
+    arguments = ("--predictions-are", "probs", "--targets-are", "labels", "--ignore-value", "-100", "--top1")
+    record = json.loads(compute("q.npy", "labels.npy", *arguments, "--json").out)
+    counts = arrays["labels"] >= 0
+    right = int((arrays["q"].argmax(-1) == arrays["labels"])[counts].sum())
+    assert (record["top1"]["count"], record["top1"]["share"]) == (right, right / LENGTHS.sum())
+
+
+def test_nothing_is_told_of_top_classes_unless_it_is_asked_for(compute: Compute) -> None:
+    for format in FORMATS:
+        assert "top1" not in compute("q.npy", "p.npy", "--predictions-are", "probs", "--format", format).out
+
+
+def test_bce_alone_has_no_top_class_and_says_what_to_do(compute: Compute) -> None:
+    assert compute("q.npy", "p.npy", "--loss", "bce", "--top1") == (
+        2,
+        "",
+        "kldiv: error: --top1: bce has elements, not distributions with a top class; "
+        "add --loss kl or drop it\n",
+    )

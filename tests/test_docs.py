@@ -48,12 +48,16 @@ def beside_the_sample_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_command_of_the_readme_runs_and_prints_what_is_shown(
     command: str, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    command, tells_exit_code, _ = command.partition("; echo")
     name, *arguments = shlex.split(command)
     assert name == "kldiv"
     both = arguments[-1] == "2>&1"
-    assert main(arguments[:-1] if both else arguments) == 0
+    code = main(arguments[:-1] if both else arguments)
+    assert tells_exit_code or code == 0
     out, err = capsys.readouterr()
-    printed = out + err if both else out
+    printed = out + err if both else out + err * (not out)
+    if tells_exit_code:
+        printed += f"exit code {code}\n"
     assert printed
     if shown:
         words, numbers = words_and_numbers(shown)

@@ -704,8 +704,8 @@ def test_the_record_names_the_inputs_as_they_are_stored() -> None:
     rng = np.random.default_rng(4)
     predictions, targets = rng.standard_normal((5, 3)).astype(">f4"), rng.integers(0, 3, 5).astype("u1")
     (result,) = evaluated(predictions, targets, log_softmax=-1, targets_are="labels").evaluations
-    assert result.predictions == ("predictions", (5, 3), ">f4", "logits")
-    assert result.targets == ("targets", (5,), "uint8", "labels")
+    assert result.predictions == ("predictions", (5, 3), ">f4", "logits", None)
+    assert result.targets == ("targets", (5,), "uint8", "labels", None)
     assert (result.loss, result.shape, result.axis) == ("kl", (5, 3), 1)
     assert result.settings.targets_are == "labels"
 

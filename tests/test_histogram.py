@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kldiv_cli.histogram import Bins, Histogram, histogram_of
+from kldiv_cli.histogram import Bins, Histogram, histogram_of, octave_counts
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)
 
@@ -76,6 +76,13 @@ def test_parts_merge_in_any_order_to_the_histogram_of_the_whole(
     assert a.merge(b).merge(c) == whole
     assert c.merge(a.merge(b)) == whole
     assert b.merge(c.merge(a)) == whole
+
+
+@repeatable
+@given(st.lists(NORMAL, max_size=30))
+def test_the_octaves_of_a_histogram_are_those_of_the_values_above_0(values: list[float]) -> None:
+    array = np.array(values)
+    assert histogram_of(array).octaves == octave_counts(array[array > 0])
 
 
 def test_an_empty_histogram_merges_without_effect() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 
 import numpy as np
@@ -233,18 +234,16 @@ def test_what_is_no_limit_is_refused_at_its_column_with_what_to_write(
     message = message_of(text)
     where = f"limit '{printable(text)}', column {column}: found {found}, expected {expected}; "
     assert message.startswith(where)
-    assert message.removeprefix(where).startswith(advice) or advice in message.removeprefix(where)
+    assert advice in message.removeprefix(where)
     assert message.isprintable()
 
 
 def test_text_is_bounded() -> None:
     fits = "mean < " + "1" + "+1" * 246
-    assert len(fits) == 499
-    assert verdict_of(fits + " ", 0).bound == 247
-    message = message_of(fits + "+1")
-    assert (
-        message == f"limit '{fits[:60]}…', column 501: found 501 characters, expected at most 500; shorten it"
-    )
+    assert len(fits) == 500
+    assert verdict_of(fits, 0).bound == 247
+    says = "column 501: found 501 characters, expected at most 500; shorten it"
+    assert message_of(fits + " ") == f"limit '{fits[:60]}…', {says}"
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("(", ")"), ("-", ""), ("+", ""), ("-(", ")")])
@@ -253,7 +252,7 @@ def test_depth_is_bounded(opening: str, closing: str) -> None:
     assert verdict_of(f"mean < {opening * most}1{closing * most}", -2).passed
     message = message_of(f"mean < {opening * (most + 1)}1{closing * (most + 1)}")
     assert "column 58: found" in message
-    assert "expected at most 50 parentheses and signs in each other; simplify it" in message
+    assert "expected at most 50 nested parentheses and signs; simplify it" in message
 
 
 def test_what_is_beside_each_other_is_not_deep() -> None:
@@ -274,7 +273,7 @@ def test_a_long_token_is_cut_in_what_was_found() -> None:
 # What can't be judged
 
 
-def refusal_of(text: str, obtained: dict[str, float], baseline: dict[str, float] | None) -> str:
+def refusal_of(text: str, obtained: Mapping[str, float], baseline: Mapping[str, float] | None) -> str:
     with pytest.raises(UsageError) as caught:
         judge(parse_limit(text), obtained, baseline)
     message = str(caught.value)
@@ -286,16 +285,16 @@ def refusal_of(text: str, obtained: dict[str, float], baseline: dict[str, float]
     ("text", "says"),
     [
         ("maen < 1", "found no statistic 'maen', expected mean, p50, p99"),
-        ("maen < 1", "did you mean mean?"),
+        ("maen < 1", "did you mean 'mean'?"),
         ("xyz < 1", "top1 or zero; name one of them"),
         ("mean < p98", "found no statistic 'p98', expected"),
-        ("mean < p98", "did you mean p99"),
+        ("mean < p98", "did you mean 'p99'"),
         ("mean < inf", "found no statistic 'inf', expected"),
         (
             "top1 < baseline",
             "found no stored statistic 'top1', expected mean, p99.9 or blocks.standard_error",
         ),
-        ("mean < baseline.p99", "did you mean p99.9?"),
+        ("mean < baseline.p99", "did you mean 'p99.9'?"),
     ],
 )
 def test_a_name_that_is_nowhere_is_refused_with_those_that_there_are(text: str, says: str) -> None:
@@ -544,25 +543,8 @@ def test_an_expression_comes_to_what_python_makes_of_it(expression: str) -> None
     assert bool(limit.stored) == ("baseline" in expression)
 
 
-PIECES = [
-    "mean",
-    "p99.9",
-    "baseline",
-    "baseline.",
-    ".",
-    "<",
-    "<=",
-    "=",
-    "+",
-    "-",
-    "*",
-    "/",
-    "(",
-    ")",
-    " ",
-    "1",
-]
-WRITTEN = st.lists(st.sampled_from([*PIECES, "1e-3", "e", "%", "\n", "\x00"]), max_size=60).map("".join)
+PIECES = ["mean", "p99.9", "baseline", "baseline.", "1", "1e-3", "e", "<=", "\n", "\x00", *".<=+-*/()% "]
+WRITTEN = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 BEGUN = st.one_of(WRITTEN, st.text(max_size=30)).map("mean < {}".format)
 DEEP = st.tuples(st.sampled_from(["(", "-", "+(", "1+("]), st.integers(0, 600)).map(
     lambda t: "mean < " + t[0] * t[1]

@@ -25,6 +25,7 @@ def partial(places: slice) -> LossPartial:
         observations=Observations(infinite_terms=Tally(1, places.start, 1.0)),
         elements=values.size * 2,
         distributions=values.size,
+        same_tops=int(np.count_nonzero(values > 0)),
         split=split_by_target(TARGETS[places], values),
         sketch=sketch_of(values),
         worst=worst_of(values, lambda which: where[which], 4),

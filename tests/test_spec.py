@@ -27,6 +27,8 @@ def test_kl_takes_log_probabilities_and_probabilities_along_the_last_axis_by_def
         quantiles=QUANTILES,
         worst=0,
         blocks_of=None,
+        top1=False,
+        histogram=False,
     )
 
 

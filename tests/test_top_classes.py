@@ -79,7 +79,7 @@ def without_nan(pairs: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("special", "masked"), itertools.product([False, True], [False, True]))
+@pytest.mark.parametrize(("special", "masked"), [*itertools.product([False, True], [False, True])])
 def test_the_top_is_the_first_of_the_largest_stored_values_that_count(
     dtype: str, special: bool, masked: bool
 ) -> None:
@@ -209,7 +209,7 @@ def top1_of(case: Case, cut: Cut | None = None, **resources: int) -> Share:
 def test_top1_is_that_of_every_distribution_by_hand_however_it_is_cut(
     case: Case, cut: Cut, workers: int, share: float, seed: int
 ) -> None:
-    rng = np.random.default_rng(seed)
+    rng, share = np.random.default_rng(seed), 0.0 if "bce" in case.kind.losses else share  # it refuses nan
     odd = rng.choice(np.array([NAN, INF, 0.0]), case.predictions.shape)
     predictions = np.where(rng.random(odd.shape) < share, odd, case.predictions)
     case = with_top1(case)._replace(predictions=predictions.astype(case.predictions.dtype))
@@ -244,13 +244,11 @@ def test_masked_distributions_give_what_is_computed_without_them(case: Case, see
     assume(case.predictions.ndim > 1 and case.axis % case.predictions.ndim > 0)
     chosen = np.random.default_rng(seed).random(len(case.predictions)) < 0.6
     axis, shape = case.axis % case.predictions.ndim, case.predictions.shape
-    form = [1] * (case.predictions.ndim - 1)
-    mask = np.broadcast_to(chosen.reshape(-1, *form[1:]), shape[:axis] + shape[axis + 1 :])
+    mask = np.broadcast_to(chosen.reshape(-1, *[1] * (len(shape) - 2)), shape[:axis] + shape[axis + 1 :])
     case = with_top1(case)
     masked = case._replace(mask=mask, options=case.options | {"mask": True})
     alone = case._replace(predictions=case.predictions[chosen], targets=case.targets[chosen])
-    assert top1_of(masked)[:1] == top1_of(alone)[:1]
-    assert top1_of(masked) == top1_of(alone) or not chosen.any()
+    assert repr(top1_of(masked)) == repr(top1_of(alone))
 
 
 def test_classes_that_are_masked_are_no_top() -> None:
@@ -277,7 +275,7 @@ def test_ignored_labels_are_not_in_the_divisor() -> None:
     assert found == share_of(2, 3)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), itertools.product(["logits", "log-probs", "probs"], repeat=2))
+@pytest.mark.parametrize(("ours", "theirs"), [*itertools.product(["logits", "log-probs", "probs"], repeat=2)])
 @pytest.mark.parametrize("odd", [0.0, 0.05])
 def test_it_is_what_compare_tells_of_the_same_arrays(ours: str, theirs: str, odd: float) -> None:
     """Of logits of inf and of distributions that are all ruled out, too."""

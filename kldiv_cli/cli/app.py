@@ -14,14 +14,14 @@ SUMMARIES: Final = {
     "compute": "Compute KL divergence or BCE of predictions and targets.",
     "compare": "Compare two models' outputs on the same inputs.",
     "inspect": "List the arrays of files and what they look like.",
-    "check": "Hold pairs to limits and to a baseline, and fail if one is not kept.",
+    "check": "Hold pairs to limits and to a baseline, as a gate.",
     "baseline record": "Record what pairs come to, in a new baseline or beside other pairs.",
     "baseline update": "Accept what pairs come to now, after showing each number before and after.",
     "baseline show": "Show what a baseline holds.",
     "baseline suggest": "Suggest limits from repeated runs, ready to be pasted into a suite.",
 }
 """What the list of commands says of each: the first line of its help."""
-GROUPS: Final = {"baseline": "Record, update and show numbers that were accepted; suggest limits."}
+GROUPS: Final = {"baseline": "Record, update and show accepted numbers."}
 _ALONE: Final = ("check", "baseline record", "baseline update")
 """Without arguments these take the suite in pyproject.toml."""
 _OF_OTHERS: Final = ([], *([name] for name in GROUPS))
@@ -99,6 +99,7 @@ def kldiv(
     kldiv compute predictions.npy targets.npy --json
     kldiv compare original_logits.npy quantized_logits.npy
     kldiv inspect outputs.h5
+    kldiv check student_logits.npy teacher_probs.npy --log-softmax -1 --limit 'distmean < 0.01'
     """
     if version:
         from kldiv_cli import __version__

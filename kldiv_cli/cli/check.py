@@ -40,7 +40,7 @@ def check(
     debug: options.Debug = False,
     **computation: Any,
 ) -> int:
-    """Hold pairs to limits and to a baseline, and fail if one is not kept.
+    """Hold pairs to limits and to a baseline, as a gate.
 
     \b
     One pair:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kldiv_cli.cli import options
 
-__all__ = ["COMPUTATION", "arguments_of", "given", "takes_computation"]
+if TYPE_CHECKING:
+    from kldiv_cli.sources import Inputs
+    from kldiv_cli.spec import Spec
+
+__all__ = ["COMPUTATION", "arguments_of", "given", "inputs_of", "spec_of", "takes_computation"]
 
 _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     "loss": (options.LossNames, [options.LossName.KL]),
@@ -31,6 +35,7 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     "blocks_of": (options.BlocksOf, None),
     "allow_external": (options.AllowExternal, False),
 }
+_FILES: Final = ("weight", "pos_weight", "mask")
 COMPUTATION: Final = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, (annotation, default) in _OPTIONS.items()
@@ -57,6 +62,24 @@ def arguments_of(computation: Mapping[str, Any]) -> dict[str, Any]:
         "loss": tuple(name.value for name in computation["loss"]),
         "quantiles": options.parse_numbers("quantiles", computation["quantiles"]),
     }
+
+
+def spec_of(computation: Mapping[str, Any], *, top1: bool = False) -> Spec:
+    """What the options ask to be computed."""
+    from kldiv_cli.spec import resolve_spec
+
+    arguments = arguments_of(computation)
+    del arguments["allow_external"]
+    arguments |= {role: arguments[role] is not None for role in _FILES}
+    return resolve_spec(losses=arguments.pop("loss"), top1=top1, **arguments)
+
+
+def inputs_of(predictions: str, targets: str, computation: Mapping[str, Any]) -> Inputs:
+    """Open the files that the options name."""
+    from kldiv_cli.api import open_inputs
+
+    files = {role: computation[role] for role in _FILES}
+    return open_inputs(predictions, targets, **files, allow_external=computation["allow_external"])
 
 
 def given(computation: Mapping[str, Any]) -> list[str]:

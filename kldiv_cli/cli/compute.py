@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kldiv_cli.cli import options
+from kldiv_cli.cli.computation import inputs_of, spec_of, takes_computation
 from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
@@ -22,27 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["compute"]
 
 
+@takes_computation
 def compute(
     predictions: options.Predictions,
     targets: options.Targets,
-    loss: options.LossNames = [options.LossName.KL],  # noqa: B006 - Typer copies it
-    log_softmax: options.LogSoftmax = None,
-    predictions_are: options.PredictionsAre = None,
-    targets_are: options.TargetsAre = None,
-    log_target: options.LogTarget = False,
-    axis: options.Axis = None,
-    weight: options.Weight = None,
-    pos_weight: options.PosWeight = None,
-    temperature: options.Temperature = None,
-    zero_policy: options.ZeroPolicyName = "limit",
-    broadcast: options.Broadcast = False,
-    by_target: options.ByTarget = False,
-    mask: options.Mask = None,
-    ignore_value: options.IgnoreValue = None,
-    trim_axis: options.TrimAxis = False,
-    quantiles: options.Quantiles = None,
-    worst: options.WorstCount = 0,
-    blocks_of: options.BlocksOf = None,
+    *,
     top1: options.Top1 = False,
     reduction: options.ReductionName = None,
     size_average: options.SizeAverage = None,
@@ -59,9 +44,9 @@ def compute(
     workers: options.Workers = None,
     memory: options.Memory = None,
     progress: options.ProgressBar = None,
-    allow_external: options.AllowExternal = False,
     strict: options.Strict = False,
     debug: options.Debug = False,
+    **computation: Any,
 ) -> int:
     """Compute KL divergence or BCE of predictions and targets.
 
@@ -80,35 +65,14 @@ def compute(
 
     Exit codes: 0 fine, 1 a warning with --strict, 2 could not be computed, 3 an internal error.
     """
-    from kldiv_cli.api import evaluate_to, open_inputs
+    from kldiv_cli.api import evaluate_to
     from kldiv_cli.budget import Resources
     from kldiv_cli.report.progress import progress_bar
-    from kldiv_cli.spec import resolve_spec
 
-    spec = resolve_spec(
-        losses=tuple(name.value for name in loss),
-        log_softmax=log_softmax,
-        predictions_are=predictions_are,
-        targets_are=targets_are,
-        log_target=log_target,
-        axis=axis,
-        temperature=temperature,
-        zero_policy=zero_policy,
-        by_target=by_target,
-        broadcast=broadcast,
-        weight=weight is not None,
-        pos_weight=pos_weight is not None,
-        mask=mask is not None,
-        ignore_value=ignore_value,
-        trim_axis=trim_axis,
-        quantiles=options.parse_numbers("quantiles", quantiles),
-        worst=worst,
-        blocks_of=blocks_of,
-        top1=top1,
-    )
+    spec = spec_of(computation, top1=top1)
     shown = choose_format(format, json=json, precision=precision)
     chosen = _reduction(reduction, size_average, reduce, spec)
-    inputs = open_inputs(predictions, targets, weight, pos_weight, mask, allow_external=allow_external)
+    inputs = inputs_of(predictions, targets, computation)
     window = _window(spec, inputs, chosen, map_slice, full)
     with progress_bar(*_work(spec, inputs), wanted=progress) as advance:
         evaluations = evaluate_to(

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,13 @@ def test_a_record_has_the_values_of_the_result(full: Comparison) -> None:
 @pytest.mark.parametrize("asked", [0, 1])
 def test_the_worst_are_in_the_record_where_they_were_asked_for(asked: int) -> None:
     assert ("worst" in comparison_record(compared(worst=asked))) == bool(asked)
+
+
+def test_a_digest_is_in_the_record_only_where_there_is_one(full: Comparison) -> None:
+    with_digest = replace(full, reference=full.reference._replace(sha256="ab"))
+    record = comparison_record(with_digest)
+    assert record["reference"]["sha256"] == "ab"
+    assert all("sha256" not in record[role] for role in ("candidate", "labels", "mask"))
 
 
 def test_a_finding_is_in_the_record() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kldiv_cli.estimates import share_of
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
 from kldiv_cli.map_view import MapView
+from kldiv_cli.octaves import Octaves
 from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
 from kldiv_cli.report.record import direction, evaluation_record, split_groups
 from kldiv_cli.spec import QUANTILES, Spec
@@ -99,6 +102,15 @@ def test_every_field_of_the_result_stands_under_its_name() -> None:
     }
 
 
+def test_a_digest_stands_beside_its_input_only_where_one_was_asked_for() -> None:
+    plain = evaluation()
+    record = evaluation_record(
+        replace(plain, targets=plain.targets._replace(sha256="ab"), weight=plain.targets)
+    )
+    assert record["targets"]["sha256"] == "ab"
+    assert all("sha256" not in record[role] for role in ("predictions", "weight"))
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean", "batchmean", "distmean"])
 def test_a_chosen_reduction_leaves_the_others_out(reduction: Any) -> None:
     record = evaluation_record(evaluation(), reduction)
@@ -136,6 +148,23 @@ def test_empty_arrays_have_a_sum_and_no_means() -> None:
     record = strict(evaluation_record(evaluation(0.0, (0, 4))))
     assert (record["sum"], record["mean"], record["elements"]) == (0.0, None, 0)
     assert record["nonfinite"] == {"mean": "nan", "batchmean": "nan", "distmean": "nan"}
+
+
+def test_top1_stands_after_the_statistics_with_its_count_share_and_error() -> None:
+    record = strict(evaluation_record(evaluation(top1=share_of(1, 2))))
+    assert record["top1"] == {"count": 1, "share": 0.5, "standard_error": 0.5}
+    assert list(record)[-3:] == ["statistics", "top1", "findings"]
+
+
+def test_a_share_of_nothing_is_null_and_named_beside() -> None:
+    record = strict(evaluation_record(evaluation(top1=share_of(0, 0))))
+    assert record["top1"] == {"count": 0, "share": None, "standard_error": None}
+    assert record["nonfinite"] == {"top1.share": "nan", "top1.standard_error": "nan"}
+
+
+def test_the_histogram_is_not_in_the_record() -> None:
+    counted = evaluation(statistics=STATISTICS._replace(histogram=Octaves(below=2)))
+    assert evaluation_record(counted) == evaluation_record(evaluation())
 
 
 def test_the_split_by_target_has_a_count_and_a_mean_for_each_group() -> None:

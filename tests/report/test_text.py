@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kldiv_cli.estimates import share_of
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
@@ -130,6 +131,19 @@ def test_plain_shows_two_losses_side_by_side_and_the_split_by_target() -> None:
         0            6      0.0       0.0
         between      0        –         –
         """)
+
+
+@pytest.mark.parametrize("reduction", [None, "distmean", "sum"])
+def test_plain_and_markdown_show_how_often_top_classes_agree_whatever_the_reduction(reduction: Any) -> None:
+    both = [evaluation(top1=share_of(1, 2)), evaluation("bce")]
+    assert render_plain(both, reduction, None, None).endswith(
+        "\n\nagreement  count  share  standard_error\ntop1           1    0.5             0.5\n"
+    )
+    shown = render_md([evaluation(top1=share_of(2, 3))], reduction, None, 3)
+    assert shown.endswith(
+        "| agreement | count | share | standard_error |\n| --- | ---: | ---: | ---: |\n"
+        "| top1 | 2 | 0.667 | 0.333 |\n"
+    )
 
 
 def test_plain_shows_one_reduction_with_its_precision() -> None:
@@ -280,6 +294,14 @@ def test_csv_escapes_control_characters_of_a_name() -> None:
     shown = render_csv([evaluation(name="a\nb\x1b[31m.npy")], None, None, None)
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 2
+
+
+def test_csv_has_columns_for_the_top_class_that_a_loss_without_them_leaves_empty() -> None:
+    kl, bce = rows(render_csv([evaluation(top1=share_of(2, 3)), evaluation("bce")], None, None, 3))
+    names = ("top1.count", "top1.share", "top1.standard_error")
+    assert [kl[name] for name in names] == ["2", "0.667", "0.333"]
+    assert [bce[name] for name in names] == ["", "", ""]
+    assert "top1.count" not in rows(render_csv([evaluation()], None, None, None))[0]
 
 
 def test_csv_has_the_split_by_target() -> None:

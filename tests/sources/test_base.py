@@ -10,6 +10,7 @@ import pytest
 from kldiv_cli.buffers import Buffer
 from kldiv_cli.errors import FormatError
 from kldiv_cli.sources import ArraySource, BroadcastSource, ExpandedSource, Inputs, SliceSource, Source
+from kldiv_cli.sources.base import AnyArray, Block, ObservedSource
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -103,3 +104,12 @@ def test_inputs_are_those_that_there_are() -> None:
 def test_a_masked_array_is_refused_since_its_mask_would_be_lost() -> None:
     with pytest.raises(FormatError, match="a masked array, whose mask would be lost"):
         ArraySource(np.ma.masked_array([1.0, 2.0], [True, False]), "m")
+
+
+def test_an_observed_source_shows_the_very_blocks_that_it_reads(random_array: Any, check_blocks: Any) -> None:
+    array, seen = random_array((5, 4)), list[tuple[Block, AnyArray]]()
+    source = ObservedSource(ArraySource(array, "x"), lambda block, part: seen.append((block, part.copy())))
+    check_blocks(source, array, pickled=False)
+    assert len(seen) > 1
+    for block, part in seen:
+        np.testing.assert_array_equal(part, array[block], strict=True)
