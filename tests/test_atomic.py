@@ -53,7 +53,7 @@ def test_a_new_file_may_go_into_a_directory_that_is_there(path: Path, force: boo
 def test_a_file_that_is_there_is_replaced_only_by_force(path: Path) -> None:
     path.touch()
     check_place("old", path, [], force=True)
-    with pytest.raises(OutputError, match="^old: exists; overwrite it with --force$"):
+    with pytest.raises(OutputError, match=r"^old: exists; overwrite it with --force$"):
         check_place("old", path, [], force=False)
 
 
@@ -82,17 +82,9 @@ def test_a_pipe_is_no_place(path: Path) -> None:
         check_place("b", path, [], force=True)
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
-def test_a_name_that_no_file_can_have_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    try:
-        check_place("b", tmp_path / name, [], force=True)
-        with explained(tmp_path):
-            new_temporary(tmp_path / name)
-            (tmp_path / name).touch()
-    except OutputError as error:
-        assert "\n" not in str(error)
-    else:
-        pytest.fail("no such name was refused")
+def test_a_name_that_is_too_long_for_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"^\S+: File name too long; nothing was written there$"):
+        check_place("b", tmp_path / ("x" * 5000), [], force=True)
 
 
 def test_a_directory_that_cannot_be_written_to_is_told_before_the_work(shut: Path) -> None:
@@ -197,5 +189,5 @@ def test_what_the_system_says_is_told_in_one_line_with_the_file(error: Exception
 
 
 def test_what_we_say_ourselves_stays_as_it_is() -> None:
-    with pytest.raises(OutputError, match="^ours$"), explained(Path("kldiv.json")):
+    with pytest.raises(OutputError, match=r"^ours$"), explained(Path("kldiv.json")):
         raise OutputError("ours")

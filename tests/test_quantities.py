@@ -77,7 +77,7 @@ def test_each_number_is_that_of_computes_json_at_the_same_name(computed: tuple[S
 @given(computations())
 @repeatable(60)
 def test_one_loss_has_plain_names_and_two_the_counts_only(computed: tuple[Spec, Any]) -> None:
-    spec, evaluations = computed
+    _, evaluations = computed
     named = quantities(evaluations)
     for evaluation in evaluations:
         for name, value in quantities_of(evaluation).items():
