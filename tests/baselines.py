@@ -32,7 +32,7 @@ SETTINGS: Final[dict[str, Setting]] = {
 NAMES: Final = st.text(max_size=8)
 """Of any characters, control characters and half surrogate pairs too."""
 FLOATS: Final = st.floats() | st.integers(-(2**62), 2**62)
-_LOSSES: Final = st.sampled_from([("kl",), ("bce",), ("kl", "bce")])
+_LOSSES: Final = st.sampled_from(list[tuple[Loss, ...]]([("kl",), ("bce",), ("kl", "bce")]))
 _NUMBERS: Final = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 _STATISTICS: Final = st.sampled_from(
     ["elements", "sum", "mean", "p0.1", "p5", "p10", "p99.9", "maximum", "top1", "by_target.one.count", "z9"]

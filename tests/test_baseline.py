@@ -54,10 +54,10 @@ def compute(arrays: dict[str, Array]) -> Compute:
     """Evaluations with digests, of arrays by name or as they are."""
 
     def evaluations(predictions: Any = "z", targets: Any = "p", **options: Any) -> tuple[Evaluation, ...]:
-        named = [arrays[a] if isinstance(a, str) and a in arrays else a for a in (predictions, targets)]
+        first, second = (arrays.get(a, a) if isinstance(a, str) else a for a in (predictions, targets))
         files = {role: options[role] for role in ("weight", "pos_weight", "mask") if role in options}
         options |= {k: arrays[v] if isinstance(v, str) else v for k, v in files.items()}
-        return measure(case_of("a", *named, options)).evaluations
+        return measure(case_of("a", first, second, options)).evaluations
 
     return evaluations
 

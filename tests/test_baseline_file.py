@@ -152,16 +152,16 @@ def test_the_text_is_that_of_the_stored_one() -> None:
 def test_a_number_that_changed_is_a_line_that_changed() -> None:
     old = Baseline(path="", pairs={"a": recorded(mean=0.5, sum=3.0), "b": recorded(mean=0.5)})
     new = Baseline(path="", pairs={**old.pairs, "a": recorded(mean=0.5000000001, sum=3.0)})
-    lines = [baseline_text(baseline).splitlines() for baseline in (old, new)]
-    told = [line for line in difflib.ndiff(*lines) if line[0] in "-+"]
+    before, after = (baseline_text(baseline).splitlines() for baseline in (old, new))
+    told = [line for line in difflib.ndiff(before, after) if line[0] in "-+"]
     assert [line.split(":")[0].split() for line in told] == [["-", '"mean"'], ["+", '"mean"']]
 
 
 def test_a_pair_that_came_is_lines_that_came() -> None:
     old = Baseline(path="", pairs={"a": recorded(mean=0.5), "c": recorded(mean=0.5)})
     new = Baseline(path="", pairs={**old.pairs, "b": recorded(mean=0.5)})
-    lines = [baseline_text(baseline).splitlines() for baseline in (old, new)]
-    assert not [line for line in difflib.ndiff(*lines) if line[0] == "-"]
+    before, after = (baseline_text(baseline).splitlines() for baseline in (old, new))
+    assert not [line for line in difflib.ndiff(before, after) if line[0] == "-"]
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\r"])

@@ -184,8 +184,9 @@ def test_what_is_too_large_for_a_limit_is_told(values: tuple[float, float]) -> N
 @pytest.mark.parametrize("name", ["sigmas", "floor"])
 def test_sigmas_and_floor_are_finite_and_not_negative(name: str, value: float) -> None:
     runs = runs_of(recorded(distmean=1.0), recorded(distmean=1.0))
+    room = {"sigmas": 3.0, "floor": 0.05, name: value}
     with pytest.raises(UsageError, match=f"^{name} {value}: expected a finite number"):
-        suggest_limits(runs, **{"sigmas": 3.0, "floor": 0.05, name: value})
+        suggest_limits(runs, sigmas=room["sigmas"], floor=room["floor"])
 
 
 # The text
