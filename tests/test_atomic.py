@@ -1,0 +1,193 @@
+"""What `tests/test_sinks.py` tests of maps, for any file: where it may go, and that it gets there whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kldiv_cli.atomic import check_place, explained, new_temporary, publish
+from kldiv_cli.errors import OutputError
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "kldiv.json"
+
+
+@pytest.fixture
+def shut() -> Iterator[Path]:
+    """A directory that anyone may read and we may not write to, even if we are root."""
+    if os.name != "posix":
+        pytest.skip("needs the permissions of POSIX")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        (Path(name) / "old.json").write_text("old")
+        os.chmod(name, 0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.setresuid(65534, 65534, 0)
+        yield Path(name)
+        if root:
+            os.setresuid(0, 0, 0)
+        os.chmod(name, 0o755)
+
+
+# Where a file may go
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_new_file_may_go_into_a_directory_that_is_there(path: Path, force: bool) -> None:
+    check_place("new", path, [], force=force)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_replaced_only_by_force(path: Path) -> None:
+    path.touch()
+    check_place("old", path, [], force=True)
+    with pytest.raises(OutputError, match=r"^old: exists; overwrite it with --force$"):
+        check_place("old", path, [], force=False)
+
+
+def test_an_input_is_never_replaced_by_whatever_name(path: Path, tmp_path: Path) -> None:
+    path.touch()
+    os.link(path, tmp_path / "other")
+    for name in (str(path), f"{tmp_path}/../{tmp_path.name}/kldiv.json", str(tmp_path / "other")):
+        with pytest.raises(OutputError, match=r"is the input .*; choose another name"):
+            check_place("b", path, ["missing", "no\0name", name], force=True)
+
+
+def test_a_directory_and_a_missing_one_are_no_places(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a directory, expected a file name"):
+        check_place("b", tmp_path, [], force=True)
+    with pytest.raises(OutputError, match=r"no directory .*missing; create it first"):
+        check_place("b", tmp_path / "missing" / "b", [], force=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        check_place("b", tmp_path / "file" / "b", [], force=True)
+
+
+@posix
+def test_a_pipe_is_no_place(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(OutputError, match="is not a regular file"):
+        check_place("b", path, [], force=True)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"^\S+: File name too long; nothing was written there$"):
+        check_place("b", tmp_path / ("x" * 5000), [], force=True)
+
+
+def test_a_directory_that_cannot_be_written_to_is_told_before_the_work(shut: Path) -> None:
+    with pytest.raises(OutputError, match=rf"^b: {shut} can't be written to; choose another directory$"):
+        check_place("b", shut / "old.json", [], force=True)
+
+
+# How it gets there
+
+
+def test_a_file_gets_its_name_in_one_step_and_the_temporary_one_is_gone(path: Path) -> None:
+    path.write_text("old")
+    temporary = new_temporary(path)
+    assert temporary.parent == path.parent
+    temporary.write_text("new")
+    assert path.read_text() == "old"
+    publish(temporary, path, force=True)
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_longest_name_that_a_file_can_have_has_a_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 120 + ".json")
+    temporary = new_temporary(path)
+    publish(temporary, path, force=True)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_without_force_a_file_that_came_meanwhile_stays(
+    path: Path, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without links there is no way to tell but to look first, which `check_place` does."""
+
+    def no_links(*arguments: Any) -> None:
+        raise OSError(errno.EPERM, "no links")
+
+    temporary = new_temporary(path)
+    temporary.write_text("new")
+    if linked:
+        path.write_text("another's")
+        with pytest.raises(OutputError, match="exists by now"):
+            publish(temporary, path, force=False)
+        assert path.read_text() == "another's"
+    else:
+        monkeypatch.setattr("os.link", no_links)
+        publish(temporary, path, force=False)
+        assert path.read_text() == "new"
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_the_permissions_of_the_old_file_are_kept(path: Path, mode: int) -> None:
+    path.touch()
+    path.chmod(mode)
+    publish(new_temporary(path), path, force=True)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@posix
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(path: Path, umask: int, force: bool) -> None:
+    before = os.umask(umask)
+    try:
+        publish(new_temporary(path), path, force=force)
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@posix
+def test_a_directory_that_cannot_be_opened_or_synced_holds_the_file_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError(errno.EACCES, "not to be read")
+
+    temporary = new_temporary(path)
+    monkeypatch.setattr("os.open", refuse)
+    publish(temporary, path, force=True)
+    assert path.exists()
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "whatever"), os.strerror(errno.ENOSPC)),
+        (PermissionError(errno.EACCES, "whatever", "/tmp/.x.tmp"), os.strerror(errno.EACCES)),
+        (ValueError("two\n  lines"), "two lines"),
+        (RuntimeError("of HDF5"), "of HDF5"),
+    ],
+)
+def test_what_the_system_says_is_told_in_one_line_with_the_file(error: Exception, reason: str) -> None:
+    told = f"kldiv.json: {reason}; nothing was written there"
+    with pytest.raises(OutputError, match=f"^{re.escape(told)}$"), explained(Path("kldiv.json")):
+        raise error
+
+
+def test_what_we_say_ourselves_stays_as_it_is() -> None:
+    with pytest.raises(OutputError, match=r"^ours$"), explained(Path("kldiv.json")):
+        raise OutputError("ours")
