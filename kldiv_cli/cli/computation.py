@@ -11,7 +11,7 @@ from kldiv_cli.cli import options
 __all__ = ["COMPUTATION", "arguments_of", "given", "takes_computation"]
 
 _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
-    "loss": (options.LossNames, [options.LossName.KL]),
+    "loss": (options.LossNames, None),
     "log_softmax": (options.LogSoftmax, None),
     "predictions_are": (options.PredictionsAre, None),
     "targets_are": (options.TargetsAre, None),
@@ -20,7 +20,7 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     "weight": (options.Weight, None),
     "pos_weight": (options.PosWeight, None),
     "temperature": (options.Temperature, None),
-    "zero_policy": (options.ZeroPolicyName, "limit"),
+    "zero_policy": (options.ZeroPolicyName, None),
     "broadcast": (options.Broadcast, False),
     "by_target": (options.ByTarget, False),
     "mask": (options.Mask, None),
@@ -52,11 +52,10 @@ def takes_computation(command: Command) -> Command:
 
 def arguments_of(computation: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `evaluate` that the options stand for."""
-    return {
-        **computation,
-        "loss": tuple(name.value for name in computation["loss"]),
-        "quantiles": options.parse_numbers("quantiles", computation["quantiles"]),
-    }
+    given = {name: value for name, value in computation.items() if value is not None}
+    if "loss" in given:
+        given["loss"] = tuple(name.value for name in given["loss"])
+    return given | {"quantiles": options.parse_numbers("quantiles", computation["quantiles"])}
 
 
 def given(computation: Mapping[str, Any]) -> list[str]:
