@@ -237,7 +237,7 @@ def _of_nothing(evaluation: Evaluation) -> Iterator[Finding]:
     """Losses that no model has: all of them 0, or a cross-entropy below."""
     least, largest = evaluation.statistics.minimum, evaluation.statistics.maximum
     told = {finding.id for finding in evaluation.findings}
-    if -_ROUNDING <= least and largest <= _ROUNDING and not told & {"identical", "empty"}:
+    if least >= -_ROUNDING and largest <= _ROUNDING and not told & {"identical", "empty"}:
         yield Finding(
             id="zero-loss",
             severity="warning",
