@@ -43,7 +43,7 @@ class Gate:
         from kldiv_cli.limits import parse_limit
 
         baseline = None
-        if any(parse_limit(limit).stored for limit in limits):
+        if not isinstance(limits, str) and any(parse_limit(limit).stored for limit in limits):
             baseline = self.baseline()
             if self.update:
                 self._record(name, predictions, targets, limits, allow, options)
