@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 from kldiv_cli.errors import OutputError
 
-__all__ = ["ClosedPipe", "Stdout", "abandon_stdout", "printable", "say"]
+__all__ = ["ClosedPipe", "Stdout", "abandon_stdout", "harmless", "printable", "say"]
+
+_COMMAND: Final = re.compile(r"(?<![^\r\n])(?P<blanks>[^\S\r\n]*):(?=:)|(?P<marks>##\w*)\[")
+"""``::`` at the beginning of a line, ``##[`` and ``##vso[`` anywhere."""
 
 
 class ClosedPipe(Exception):
@@ -50,15 +55,30 @@ def abandon_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say(text: str) -> None:
-    """Write a line to stderr, where there is one."""
+def say(text: str, *, command: bool = False) -> None:
+    """Write a line to stderr, where there is one; only a `command` is one to a CI runner."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{text if command else harmless(text)}\n")
         sys.stderr.flush()
 
 
 def printable(text: str) -> str:
     """Text from outside, such as a file name, on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def harmless(text: str) -> str:
+    """Text in which a CI runner finds no command, whatever a file is called; JSON stays the same JSON.
+
+    >>> print(harmless("::error::q.npy ##[group]"))
+    \\u003a:error::q.npy ##\\u005bgroup]
+    """
+    return _COMMAND.sub(_escaped, text) if "::" in text or "##" in text else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found["marks"] is not None:
+        return f"{found['marks']}\\u005b"
+    return f"{found['blanks']}\\u003a"

@@ -60,25 +60,28 @@ def check(
     from kldiv_cli.budget import Resources
     from kldiv_cli.cli.reports import Reports
     from kldiv_cli.cli.selection import select
-    from kldiv_cli.gate import Checked, check_case, exit_code
+    from kldiv_cli.gate import check_case, exit_code
     from kldiv_cli.report.console import write
     from kldiv_cli.report.gate import render_checked
 
-    shown = choose_format(format, json=json, precision=precision)
     reports = Reports(junit=junit, markdown=markdown, github=github, force=force)
-    reports.open()
+    reports.check_places()
     try:
+        shown = choose_format(format, json=json, precision=precision)
         selected = select(predictions, targets, computation, limit, allow, baseline, name, pair)
     except KldivError as error:
-        reports.write([Checked(name=name or predictions or "kldiv check", error=str(error))])
+        reports.write_problem(name or predictions or "kldiv check", str(error))
         raise
-    reports.open((*selected.files, *filter(None, (selected.baseline,))))
+    reports.check_places((*selected.files, *filter(None, (selected.baseline,))))
+    reports.begin([case.name for case in selected.cases])
     resources = Resources(workers=workers, memory=memory)
     results = [check_case(case, resources=resources) for case in selected.cases]
     results.sort(key=lambda result: result.rank)
-    reports.write(results)
+    problem = reports.write(results)
     write(render_checked(results, shown, precision, full=full))
     _tell(results)
+    if problem is not None:
+        raise problem
     return exit_code(results)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from kldiv_cli.errors import OutputError
 from kldiv_cli.findings import Finding
-from kldiv_cli.streams import printable, say
+from kldiv_cli.streams import harmless, printable, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +91,7 @@ def write(text: str) -> None:
     """
     if sys.stdout is None:
         raise OutputError("stdout: closed; give the result somewhere to go")
-    sys.stdout.write(text)
+    sys.stdout.write(harmless(text))
     sys.stdout.flush()
 
 

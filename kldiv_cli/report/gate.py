@@ -23,6 +23,7 @@ __all__ = [
     "check_record",
     "heading_of",
     "markdown",
+    "markdown_file",
     "render_checked",
     "told_findings",
 ]
@@ -74,6 +75,11 @@ def markdown(results: Sequence[Checked], precision: int | None = None, *, full: 
         for kind, said in told_findings(results)
     ]
     return body + ("\n" + "\n".join(lines) + "\n" if lines else "")
+
+
+def markdown_file(results: Sequence[Checked]) -> str:
+    """The same as a file that the next one replaces."""
+    return MARKDOWN_MARK + markdown(results)
 
 
 def told_findings(results: Sequence[Checked]) -> Iterator[tuple[str, str]]:
@@ -231,7 +237,9 @@ _RESULTS: Final[dict[bool, tuple[str, Tone]]] = {True: ("passed", "good"), False
 def _margin(verdict: Verdict) -> str:
     """How much room is left, or what would have passed."""
     if verdict.would_pass is not None:
-        return f"would pass with {verdict.would_pass.split()[-1]}"
+        _, comparison, bound = verdict.would_pass.split()
+        other = "" if comparison == verdict.limit.comparison else f"{comparison} "
+        return f"would pass with {other}{bound}"
     if verdict.passed and verdict.margin == verdict.margin:
         return f"{100 * verdict.margin:.3g} %"
     return ""

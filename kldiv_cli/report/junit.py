@@ -20,8 +20,8 @@ _NAME: Final = "kldiv check"
 JUNIT_MARK: Final = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="{_NAME}"'
 """What a report begins with, so that the next one may take its place."""
 
-_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 has no way to hold (section 2.2)."""
+_FORBIDDEN: Final = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 has no way to hold (section 2.2), and the return, which it reads as a new line."""
 
 
 def junit_xml(results: Sequence[Checked]) -> str:

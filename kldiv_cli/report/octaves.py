@@ -20,7 +20,8 @@ def octave_grid(name: str, baseline: Octaves, now: Octaves) -> Grid:
     """How many losses lie in each octave, as numbers and as bars that show shares of all."""
     labels, rows = _counted(baseline, now)
     totals = [max(1, octaves.total) for octaves in (baseline, now)]
-    peak = max(count / total for row in rows for count, total in zip(row, totals, strict=True))
+    shares = (count / total for row in rows for count, total in zip(row, totals, strict=True))
+    peak = max(shares, default=1.0)
     cells = []
     for label, row in zip(labels, rows, strict=True):
         bars = [_bar(count / total / peak) for count, total in zip(row, totals, strict=True)]

@@ -77,7 +77,8 @@ def render_report(title: str, described: Sequence[tuple[str, ...]], grids: Seque
 
 
 def _described(title: str, rows: Sequence[tuple[str, ...]]) -> list[RenderableType]:
-    return [Text(title, style="bold"), Text(aligned(rows, range(5)), overflow="fold")]
+    described = [Text(aligned(rows, range(5)), overflow="fold")] if rows else []
+    return [Text(title, style="bold"), *described]
 
 
 def render_grids(*layouts: Sequence[Grid]) -> str:

@@ -64,15 +64,15 @@ def render_md(
 
 def plain_report(title: str, described: Sequence[tuple[str, ...]], grids: Iterable[Grid]) -> str:
     """What was computed, of what, and aligned columns of what came of it."""
-    parts = [title, aligned(described, range(5))]
+    parts = [title, *([aligned(described, range(5))] if described else [])]
     parts += ["\n" + aligned((grid.columns, *grid.rows), grid.words) for grid in grids]
     return "\n".join(parts) + "\n"
 
 
 def md_report(title: str, described: Sequence[tuple[str, ...]], grids: Iterable[Grid]) -> str:
     """The same in Markdown."""
-    listed = (f"- {role}: {escape_md(' '.join(rest))}" for role, *rest in described)
-    parts = [f"**{escape_md(title)}**", "\n".join(listed), *map(_md_table, grids)]
+    listed = "\n".join(f"- {role}: {escape_md(' '.join(rest))}" for role, *rest in described)
+    parts = [f"**{escape_md(title)}**", *([listed] if listed else []), *map(_md_table, grids)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -218,10 +218,11 @@ def csv_rows(rows: Iterable[Iterable[str]]) -> str:
 
 def _md_table(grid: Grid) -> str:
     rule = ["---" if k in grid.words else "---:" for k in range(len(grid.columns))]
-    rows = [grid.columns, rule, *([escape_md(cell) for cell in row] for row in grid.rows)]
+    columns, *cells = ([escape_md(cell) for cell in row] for row in (grid.columns, *grid.rows))
+    rows = [columns, rule, *cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def escape_md(text: str) -> str:
     """Escape what Markdown would take for markup in a name."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in text)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|&~$" else c for c in text)
