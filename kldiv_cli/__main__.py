@@ -109,14 +109,13 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _refuse(message: str, arguments: Sequence[str]) -> int:
     """Say what Typer says of the arguments: of none at all, the whole help."""
-    from kldiv_cli.cli.app import named_command
+    from kldiv_cli.cli.app import help_command
     from kldiv_cli.streams import say
 
     if message.startswith("Usage:"):
         say(message)
         return 2
-    command = ("kldiv", named_command(arguments), "--help")
-    return _fail(f"{message.rstrip('.')}; see {' '.join(filter(None, command))}", arguments)
+    return _fail(f"{message.rstrip('.')}; see {help_command(arguments)}", arguments)
 
 
 def _as_typed(message: str, arguments: Sequence[str]) -> str:

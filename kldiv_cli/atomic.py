@@ -21,14 +21,17 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
     OutputError
         A file is there and `force` is not given, it is one of `inputs`, or there is no such directory.
     """
-    if path.is_dir():
-        raise OutputError(f"{address}: is a directory, expected a file name")
-    if not path.parent.is_dir():
-        raise OutputError(f"{address}: no directory {path.parent}; create it first")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{address}: is not a regular file")
-    if path.exists() and not force:
-        raise OutputError(f"{address}: exists; overwrite it with --force")
+    with explained(path):
+        if path.is_dir():
+            raise OutputError(f"{address}: is a directory, expected a file name")
+        if not path.parent.is_dir():
+            raise OutputError(f"{address}: no directory {path.parent}; create it first")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{address}: is not a regular file")
+        if path.exists() and not force:
+            raise OutputError(f"{address}: exists; overwrite it with --force")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{address}: {path.parent} can't be written to; choose another directory")
     for source in inputs:
         if _is_same_file(path, source):
             raise OutputError(f"{address}: is the input {source}; choose another name")
@@ -36,7 +39,7 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
 
 def new_temporary(path: Path) -> Path:
     """An empty file beside the one that it is to become."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
     os.close(descriptor)
     return Path(name)
 
@@ -91,10 +94,11 @@ def _default_mode(path: Path) -> int:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make the rename durable, where directories can be opened."""
+    """Make the rename durable, where directories can be opened; without that it is done all the same."""
     if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -10,14 +11,28 @@ from kldiv_cli.errors import ShapeMismatch, UsageError
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
 from kldiv_cli.octaves import Octaves
-from kldiv_cli.quantities import quantities_of
+from kldiv_cli.quantities import named, quantities_of
 from kldiv_cli.spec import Loss, Spec
 
-__all__ = ["Baseline", "Change", "Recorded", "changes", "check_recorded", "find_changes", "record_pair"]
+__all__ = [
+    "LOSSES",
+    "ROLES",
+    "Baseline",
+    "Change",
+    "Recorded",
+    "Setting",
+    "changes",
+    "check_recorded",
+    "find_changes",
+    "other_changes",
+    "record_pair",
+    "shown_setting",
+]
 
 Setting = bool | float | str | None | tuple[str, ...]
 
-_ROLES: Final = ("predictions", "targets", "weight", "pos_weight", "mask")
+LOSSES: Final[tuple[Loss, ...]] = ("kl", "bce")
+ROLES: Final = ("predictions", "targets", "weight", "pos_weight", "mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +49,7 @@ class Recorded:
 
     def quantities(self) -> dict[str, float]:
         """The numbers by their names, as those of a run."""
-        named: dict[str, float] = {}
-        for loss, of_loss in self.statistics.items():
-            named |= of_loss if len(self.statistics) == 1 else {}
-            named |= {f"{loss}.{name}": value for name, value in of_loss.items()}
-        return named
+        return named(self.statistics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,43 +69,56 @@ class Change(NamedTuple):
     new: float | None
 
     @property
+    def moved(self) -> bool:
+        """Whether there is a change; nan is no change from nan."""
+        both = [value for value in (self.old, self.new) if value is not None and math.isnan(value)]
+        return self.old != self.new and len(both) < 2
+
+    @property
     def relative(self) -> float | None:
         """By how much it changed, as a share of what it was; None where that says nothing."""
         if self.old is None or self.new is None or not self.old:
             return None
-        return (self.new - self.old) / abs(self.old)
+        share = (self.new - self.old) / abs(self.old)
+        return share if math.isfinite(share) else None
 
 
 def record_pair(evaluations: Sequence[Evaluation]) -> Recorded:
     """What is stored of a pair: nothing that depends on where or how it was computed."""
     first = evaluations[0]
-    inputs = {role: getattr(first, role) for role in _ROLES}
+    described = {role: getattr(first, role) for role in ROLES}
+    inputs = {role: of_role for role, of_role in described.items() if of_role is not None}
     histograms = {e.loss: e.statistics.histogram for e in evaluations}
     return Recorded(
-        settings=settings_of(first.settings, first.axis, frozenset(r for r in _ROLES if inputs[r])),
+        settings=_settings_of(first.settings, first.axis, inputs.keys()),
         shape=first.shape,
-        inputs={role: described for role, described in inputs.items() if described is not None},
+        inputs=inputs,
         statistics={e.loss: quantities_of(e) for e in evaluations},
         histograms={loss: octaves for loss, octaves in histograms.items() if octaves is not None},
     )
 
 
-def settings_of(spec: Spec, axis: int, roles: frozenset[str]) -> dict[str, Setting]:
+def _settings_of(spec: Spec, axis: int, roles: Collection[str]) -> dict[str, Setting]:
     """What decides the numbers, by the name of its option; the axis counted from the front."""
     return {
-        "loss": tuple(spec.losses),
+        "loss": tuple(loss for loss in LOSSES if loss in spec.losses),
         "log_softmax": spec.log_softmax,
         "predictions_are": spec.predictions_are,
         "targets_are": spec.targets_are,
         "axis": axis,
-        "temperature": spec.temperature,
+        "temperature": None if spec.temperature is None else float(spec.temperature),
         "zero_policy": spec.zero_policy,
         "broadcast": spec.broadcast,
-        "ignore_value": spec.ignore_value,
+        "ignore_value": _comparable(spec.ignore_value),
         "trim_axis": spec.trim_axis,
         "blocks_of": spec.blocks_of,
         **{role: role in roles for role in ("weight", "pos_weight", "mask")},
     }
+
+
+def _comparable(value: float | None) -> Setting:
+    """A number that equals itself and that JSON has; the name of one that does not."""
+    return value if value is None or math.isfinite(value) else str(value)
 
 
 def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where: str) -> None:
@@ -112,7 +136,7 @@ def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where:
         before = recorded.settings.get(name)
         if before != value:
             raise UsageError(
-                f"{where}: recorded with {name} {_shown(before)}, now {_shown(value)}; "
+                f"{where}: recorded with {name} {shown_setting(before)}, now {shown_setting(value)}; "
                 "give the same options, or record it anew with kldiv baseline update"
             )
     if recorded.shape != now.shape:
@@ -122,10 +146,11 @@ def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where:
         )
 
 
-def _shown(value: Setting) -> str:
-    return (
-        " and ".join(value) if isinstance(value, tuple) else "none" if value is None else str(value).lower()
-    )
+def shown_setting(value: Setting) -> str:
+    """A setting as a message or a table has it."""
+    if isinstance(value, tuple):
+        return " and ".join(value)
+    return "none" if value is None else str(value).lower()
 
 
 def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
@@ -168,6 +193,19 @@ def changes(old: Baseline, new: Baseline) -> Iterator[Change]:
         before, after = (_flat(baseline.pairs.get(pair)) for baseline in (old, new))
         for name in dict.fromkeys((*after, *before)):
             yield Change(pair, name, before.get(name), after.get(name))
+
+
+def other_changes(old: Baseline, new: Baseline) -> Iterator[str]:
+    """What changes of pairs beside their numbers: ``conv1: targets and axis``."""
+    for pair, after in new.pairs.items():
+        before = old.pairs.get(pair)
+        if before is None:
+            continue
+        names = [*(name for name in ROLES if before.inputs.get(name) != after.inputs.get(name))]
+        names += [name for name in after.settings if before.settings.get(name) != after.settings[name]]
+        names += ["shape"] * (before.shape != after.shape)
+        if names:
+            yield f"{pair}: {', '.join(dict.fromkeys(names))}"
 
 
 def _flat(recorded: Recorded | None) -> dict[str, float]:

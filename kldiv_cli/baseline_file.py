@@ -4,49 +4,77 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from types import NoneType
 from typing import Any, Final
 
-from kldiv_cli.baseline import Baseline, Recorded
-from kldiv_cli.errors import FormatError, InputError
+from kldiv_cli.baseline import LOSSES, ROLES, Baseline, Recorded, Setting
+from kldiv_cli.errors import FormatError, InputError, InputNotFound
 from kldiv_cli.evaluation import Input
 from kldiv_cli.octaves import Octaves
+from kldiv_cli.quantities import rank_of
 from kldiv_cli.sources.regular import check_regular
+from kldiv_cli.spec import Loss
+from kldiv_cli.streams import printable
 
 __all__ = ["BASELINE_SCHEMA", "baseline_text", "parse_baseline", "read_baseline"]
 
 BASELINE_SCHEMA: Final = "kldiv-baseline/1"
 _FAMILY, _, _VERSION = BASELINE_SCHEMA.partition("/")
-_LARGEST: Final = 256 << 20
+_LARGEST: Final = 64 << 20
+_LONGEST: Final = 60
 _NONFINITE: Final = ("nan", "inf", "-inf")
+_STATISTIC: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
+_RECORD: Final = ("settings", "shape", "inputs", "statistics", "histogram")
+_SETTINGS: Final[dict[str, tuple[str, tuple[type, ...]]]] = {
+    "loss": ("a list of losses", (list,)),
+    "log_softmax": ("true or false", (bool,)),
+    "predictions_are": ("text", (str,)),
+    "targets_are": ("text", (str,)),
+    "axis": ("a whole number", (int,)),
+    "temperature": ("a number or null", (float, int, NoneType)),
+    "zero_policy": ("text", (str,)),
+    "broadcast": ("true or false", (bool,)),
+    "ignore_value": ("a number or null", (float, int, str, NoneType)),
+    "trim_axis": ("true or false", (bool,)),
+    "blocks_of": ("a whole number or null", (int, NoneType)),
+    "weight": ("true or false", (bool,)),
+    "pos_weight": ("true or false", (bool,)),
+    "mask": ("true or false", (bool,)),
+}
+"""What each is, in the order of the file."""
 
 
 # To text
 
 
 def baseline_text(baseline: Baseline) -> str:
-    """The file's contents: pairs by name, one number a line, each reading back to the same value."""
+    """The file's contents: one number a line, reading back to the same value, in an order of its own."""
     pairs = {name: _record(baseline.pairs[name]) for name in sorted(baseline.pairs)}
     return _laid_out({"schema": BASELINE_SCHEMA, "pairs": pairs}) + "\n"
 
 
 def _record(recorded: Recorded) -> dict[str, Any]:
     return {
-        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in recorded.settings.items()},
-        "shape": list(recorded.shape),
-        "inputs": {
-            role: described._asdict() | {"shape": list(described.shape)}
-            for role, described in recorded.inputs.items()
-        },
+        "settings": {name: recorded.settings[name] for name in _ordered(recorded.settings, _SETTINGS)},
+        "shape": recorded.shape,
+        "inputs": {role: recorded.inputs[role]._asdict() for role in _ordered(recorded.inputs, ROLES)},
         "statistics": {
-            loss: {name: _number(value) for name, value in of_loss.items()}
-            for loss, of_loss in recorded.statistics.items()
+            loss: _numbers(recorded.statistics[loss]) for loss in _ordered(recorded.statistics, LOSSES)
         },
         "histogram": {
-            loss: octaves._asdict() | {"counts": list(octaves.counts)}
-            for loss, octaves in recorded.histograms.items()
+            loss: recorded.histograms[loss]._asdict() for loss in _ordered(recorded.histograms, LOSSES)
         },
     }
+
+
+def _ordered(names: Mapping[Any, Any], order: Collection[str]) -> list[Any]:
+    return sorted(names, key=list(order).index)
+
+
+def _numbers(of_loss: Mapping[str, float]) -> dict[str, float | str]:
+    return {name: _number(of_loss[name]) for name in sorted(of_loss, key=rank_of)}
 
 
 def _number(value: float) -> float | str:
@@ -57,13 +85,15 @@ def _number(value: float) -> float | str:
 def _laid_out(value: Any, indent: str = "") -> str:
     """JSON with an entry a line, but for lists, which stay on theirs."""
     if not isinstance(value, Mapping) or not value:
-        return json.dumps(value, ensure_ascii=False)
+        return _compact(value)
     inner = indent + "  "
-    lines = (
-        f"{inner}{json.dumps(key, ensure_ascii=False)}: {_laid_out(item, inner)}"
-        for key, item in value.items()
-    )
+    lines = (f"{inner}{_compact(key)}: {_laid_out(item, inner)}" for key, item in value.items())
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def _compact(value: Any) -> str:
+    """On one line; escaped where it is text that an editor would not show as it is."""
+    return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())
 
 
 # From text
@@ -78,76 +108,112 @@ def read_baseline(path: str) -> Baseline:
         There is none; nothing is ever made in its place.
     FormatError
         It is no baseline, damaged, or of a newer version.
+    InputError
+        It can't be read.
     """
-    if check_regular(path).size > _LARGEST:
-        raise FormatError(f"{path}: larger than {_LARGEST} bytes, expected a baseline")
+    return parse_baseline(_text(path), path)
+
+
+def _text(path: str) -> str:
+    try:
+        size = check_regular(path).size
+    except InputNotFound:
+        raise InputNotFound(f"{path}: no such baseline; record it with kldiv baseline record") from None
+    except FormatError:
+        raise FormatError(f"{path}: empty, expected a baseline; {_ANEW}") from None
+    if size > _LARGEST:
+        raise FormatError(f"{path}: {size} bytes, expected a baseline of at most {_LARGEST}")
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            return file.read()
     except UnicodeDecodeError:
-        raise FormatError(f"{path}: not UTF-8, expected a baseline") from None
+        raise FormatError(f"{path}: not UTF-8, expected a baseline; {_ANEW}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    return parse_baseline(text, path)
 
 
 def parse_baseline(text: str, path: str) -> Baseline:
-    """Check all of a baseline's contents; `path` is where they are from."""
+    """Check all of a baseline's contents; `path` is where they are from.
+
+    Raises
+    ------
+    FormatError
+        They are no baseline, damaged, or of a newer version.
+    """
     try:
         record = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: no JSON: {error}; record it anew with kldiv baseline record") from None
-    pairs = _Part(path, _versioned(path, record)).tables("pairs")
-    return Baseline(path=path, pairs={name: _recorded(part) for name, part in pairs.items()})
+        raise FormatError(f"{path}: no JSON: {error}; {_ANEW}") from None
+    _check_version(path, record)
+    top = _Part(path, record)
+    top.only("schema", "pairs")
+    return Baseline(path=path, pairs={name: _recorded(part) for name, part in top.tables("pairs").items()})
 
 
 def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(items)
-    if len(unique) < len(items):
-        keys = [key for key, _ in items]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} stands there twice")
+    unique: dict[str, Any] = {}
+    for key, value in items:
+        if key in unique:
+            raise ValueError(f"{_shown(key)} stands there twice")
+        unique[key] = value
     return unique
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is none")
 
 
-def _versioned(path: str, record: object) -> object:
-    """The contents, if this version can read them."""
+def _check_version(path: str, record: object) -> None:
     schema = record.get("schema") if isinstance(record, dict) else None
     family, _, version = schema.partition("/") if isinstance(schema, str) else ("", "", "")
     if family != _FAMILY or not version.isdecimal():
         raise FormatError(
-            f"{path}: no baseline: its schema is {schema!r}, expected {BASELINE_SCHEMA!r}; "
+            f"{path}: no baseline: its schema is {_shown(schema)}, expected {BASELINE_SCHEMA!r}; "
             "record one with kldiv baseline record"
         )
     if version != _VERSION:
         raise FormatError(
-            f"{path}: schema {schema!r}, and this kldiv reads {BASELINE_SCHEMA!r}; install the kldiv that "
-            "wrote it, or record it anew"
+            f"{path}: its schema is {_shown(schema)}, and this kldiv reads {BASELINE_SCHEMA!r}; "
+            "upgrade kldiv, or remove the file and record it anew"
         )
-    return record
+
+
+_ANEW: Final = "restore it, or remove it and record it anew"
+
+
+def _shown(value: object) -> str:
+    """On one line and of bounded length, whatever it is."""
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = json.dumps(value, ensure_ascii=False)
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 class _Part:
     """A table of the file, whose entries are checked as they are taken."""
 
-    def __init__(self, where: str, value: object) -> None:
-        if not isinstance(value, dict):
-            raise FormatError(f"{where}: found {value!r}, expected a table; record it anew")
+    def __init__(self, where: str, value: dict[str, Any]) -> None:
         self.where, self.value = where, value
+
+    def error(self, key: str, problem: str) -> FormatError:
+        return FormatError(f"{self.where}: {_shown(key)}: {problem}; {_ANEW}")
+
+    def only(self, *known: str) -> None:
+        for key in self.value:
+            if key not in known:
+                raise self.error(key, f"unknown, expected one of {', '.join(known)}")
 
     def take(self, key: str, what: str, *types: type) -> Any:
         value = self.value.get(key)
-        if type(value) not in types:
-            found = "nothing" if key not in self.value else repr(value)[:40]
-            raise FormatError(f"{self.where}: {key}: found {found}, expected {what}; record it anew")
+        if key not in self.value:
+            raise self.error(key, f"not there, expected {what}")
+        if type(value) not in types or (isinstance(value, (int, float)) and not _is_sound(value)):
+            raise self.error(key, f"found {_shown(value)}, expected {what}")
         return value
 
     def table(self, key: str) -> _Part:
-        return _Part(f"{self.where}: {key}", self.take(key, "a table", dict))
+        value = self.take(key, "a table", dict)
+        return _Part(f"{self.where}: {_shown(key)}", value)
 
     def tables(self, key: str) -> dict[str, _Part]:
         part = self.table(key)
@@ -155,45 +221,79 @@ class _Part:
 
     def number(self, key: str) -> float:
         value = self.take(key, "a number", int, float, str)
-        if isinstance(value, str) and value not in _NONFINITE:
-            raise FormatError(f"{self.where}: {key}: found {value!r}, expected a number; record it anew")
-        return float(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return float(value) if isinstance(value, float) else int(value)
+        if value not in _NONFINITE:
+            raise self.error(key, f"found {_shown(value)}, expected a number")
+        return float(value)
 
     def count(self, key: str) -> int:
-        return int(self.take(key, "a whole number", int))
+        value: int = self.take(key, "a count", int)
+        if value < 0:
+            raise self.error(key, f"found {value}, expected a count")
+        return value
 
     def counts(self, key: str) -> tuple[int, ...]:
-        values = self.take(key, "a list of whole numbers", list)
-        if any(type(value) is not int for value in values):
-            raise FormatError(f"{self.where}: {key}: expected a list of whole numbers; record it anew")
+        values = self.take(key, "a list of counts", list)
+        if any(type(value) is not int or value < 0 or not _is_sound(value) for value in values):
+            raise self.error(key, "expected a list of counts")
         return tuple(values)
 
 
+def _is_sound(value: float) -> bool:
+    """Whether a number is finite, and a whole one of 64 bits."""
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+
+
 def _recorded(part: _Part) -> Recorded:
+    part.only(*_RECORD)
+    settings = _settings(part.table("settings"))
+    statistics, histograms = part.tables("statistics"), part.tables("histogram")
+    if set(statistics) != set(settings["loss"]):  # type: ignore[arg-type]
+        raise part.error("statistics", "not those of the losses in the settings")
     return Recorded(
-        settings={
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in part.table("settings").value.items()
-        },
+        settings=settings,
         shape=part.counts("shape"),
-        inputs={role: _input(described) for role, described in part.tables("inputs").items()},
-        statistics={
-            _loss(part, loss): {name: of_loss.number(name) for name in of_loss.value}
-            for loss, of_loss in part.tables("statistics").items()
-        },
-        histograms={
-            _loss(part, loss): _octaves(histogram) for loss, histogram in part.tables("histogram").items()
-        },
+        inputs=_inputs(part.table("inputs")),
+        statistics={_loss(part, loss): _statistics(of_loss) for loss, of_loss in statistics.items()},
+        histograms={_loss(part, loss): _octaves(of_loss) for loss, of_loss in histograms.items()},
     )
 
 
-def _loss(part: _Part, name: str) -> Any:
-    if name not in ("kl", "bce"):
-        raise FormatError(f"{part.where}: loss {name!r}, expected kl or bce; record it anew")
-    return name
+def _settings(part: _Part) -> dict[str, Setting]:
+    part.only(*_SETTINGS)
+    settings = {name: part.take(name, what, *types) for name, (what, types) in _SETTINGS.items()}
+    if settings["loss"] not in [list(LOSSES), *([loss] for loss in LOSSES)]:
+        raise part.error("loss", "expected kl, bce or both")
+    if isinstance(settings["ignore_value"], str):
+        part.number("ignore_value")
+    return settings | {"loss": tuple(settings["loss"])}
+
+
+def _inputs(part: _Part) -> dict[str, Input]:
+    part.only(*ROLES)
+    described = {role: _input(part.table(role)) for role in part.value}
+    for role in ("predictions", "targets"):
+        part.take(role, "a table", dict)
+    return described
+
+
+def _statistics(part: _Part) -> dict[str, float]:
+    for name in part.value:
+        if not _STATISTIC.fullmatch(name):
+            raise part.error(name, "no name of a statistic")
+    return {name: part.number(name) for name in part.value}
+
+
+def _loss(part: _Part, name: str) -> Loss:
+    for loss in LOSSES:
+        if name == loss:
+            return loss
+    raise part.error(name, "expected kl or bce")
 
 
 def _input(part: _Part) -> Input:
+    part.only(*Input._fields)
     return Input(
         address=part.take("address", "text", str),
         shape=part.counts("shape"),
@@ -204,10 +304,8 @@ def _input(part: _Part) -> Input:
 
 
 def _octaves(part: _Part) -> Octaves:
-    return Octaves(
-        below=part.count("below"),
-        first=part.count("first"),
-        counts=part.counts("counts"),
-        infinite=part.count("infinite"),
-        nan=part.count("nan"),
-    )
+    part.only(*Octaves._fields)
+    first, counts = part.take("first", "an octave", int), part.counts("counts")
+    if not -1074 <= first <= first + len(counts) <= 1024:
+        raise part.error("first", f"{len(counts)} octaves from {first}, expected them from -1074 to 1024")
+    return Octaves(part.count("below"), first, counts, part.count("infinite"), part.count("nan"))

@@ -7,27 +7,39 @@ is `distmean` for KL and `mean` for BCE.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from kldiv_cli.evaluation import Evaluation
+from kldiv_cli.limits import percentile_of
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.statistics import percentile_name
 
-__all__ = ["known_names", "plain_name", "quantities", "quantities_of"]
+__all__ = ["known_names", "named", "plain_name", "quantities", "quantities_of", "rank_of"]
 
 _COUNTS: Final = ("elements", "distributions", "batch")
 _GROUPS: Final = ("one", "zero", "between", "outside")
+_ORDER: Final = (
+    *_COUNTS,
+    *("sum", "mean", "batchmean", "distmean"),
+    *("standard_error", "blocks.standard_error", "minimum", "percentile", "maximum"),
+    *("top1", "top1.standard_error"),
+    *(f"by_target.{group}.{what}" for group in _GROUPS for what in ("count", "mean")),
+)
 
 
 def quantities(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """All numbers of a result, by the names of `named`."""
+    return named({evaluation.loss: quantities_of(evaluation) for evaluation in evaluations})
+
+
+def named(by_loss: Mapping[Loss, Mapping[str, float]]) -> dict[str, float]:
     """The numbers of one loss by name, and by ``kl.NAME``; of two losses the counts and ``LOSS.NAME``."""
-    named: dict[str, float] = {}
-    for evaluation in evaluations:
-        of_loss = quantities_of(evaluation)
-        plain = of_loss if len(evaluations) == 1 else {name: of_loss[name] for name in _COUNTS}
-        named |= plain | {f"{evaluation.loss}.{name}": value for name, value in of_loss.items()}
-    return named
+    every: dict[str, float] = {}
+    for loss, of_loss in by_loss.items():
+        plain = {k: v for k, v in of_loss.items() if len(by_loss) == 1 or k in _COUNTS}
+        every |= plain | {f"{loss}.{name}": value for name, value in of_loss.items()}
+    return every
 
 
 def quantities_of(evaluation: Evaluation) -> dict[str, float]:
@@ -37,17 +49,19 @@ def quantities_of(evaluation: Evaluation) -> dict[str, float]:
 
 def known_names(spec: Spec) -> tuple[str, ...]:
     """The names that `quantities` of such a computation will have."""
-    named: list[str] = []
-    for loss in spec.losses:
-        of_loss = tuple(_names(spec, loss))
-        named += of_loss if len(spec.losses) == 1 else _COUNTS
-        named += (f"{loss}.{name}" for name in of_loss)
-    return tuple(dict.fromkeys(named))
+    return tuple(named({loss: dict.fromkeys(_names(spec, loss), math.nan) for loss in spec.losses}))
 
 
 def plain_name(name: str) -> str:
     """A name without the loss before it."""
     return name.removeprefix("kl.").removeprefix("bce.")
+
+
+def rank_of(name: str) -> tuple[int, float, str]:
+    """What names of one loss are sorted by to stand as `quantities_of` has them; unknown ones behind."""
+    quantile = percentile_of(name)
+    place = name if quantile is None else "percentile"
+    return _ORDER.index(place) if place in _ORDER else len(_ORDER), quantile or 0.0, name
 
 
 def _quantities(evaluation: Evaluation) -> Iterator[tuple[str, float]]:

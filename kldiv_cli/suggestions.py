@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import statistics as standard
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Final, NamedTuple
 
 from kldiv_cli.baseline import Baseline, Recorded
@@ -52,7 +54,7 @@ def suggest_limits(
     return [
         _suggested(runs, pair, statistic, sigmas, floor)
         for pair, recorded in runs[0].pairs.items()
-        for statistic in statistics or _usual(recorded)
+        for statistic in dict.fromkeys(statistics or _usual(recorded))
     ]
 
 
@@ -67,11 +69,12 @@ def _check_alike(runs: Sequence[Baseline]) -> None:
                 f"{lacks.path}: has no pair {pair!r}, which {has.path} has; record it in all runs"
             )
         for pair, recorded in run.pairs.items():
-            if recorded.settings != first.pairs[pair].settings:
-                raise UsageError(
-                    f"{run.path}: {pair} was recorded with other settings than in {first.path}; "
-                    "record all runs with the same"
-                )
+            for name, value in first.pairs[pair].settings.items():
+                if recorded.settings.get(name) != value:
+                    raise UsageError(
+                        f"{run.path}: {pair} was recorded with another {name} than in {first.path}; "
+                        "record all runs with the same"
+                    )
 
 
 def _usual(recorded: Recorded) -> list[str]:
@@ -88,21 +91,24 @@ def _suggested(
     runs: Sequence[Baseline], pair: str, statistic: str, sigmas: float, floor: float
 ) -> SuggestedLimit:
     values = [_value(run, pair, statistic) for run in runs]
-    mean = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     share = plain_name(statistic) in _SHARES
-    room = max(sigmas * deviation, floor * abs(1 - mean if share else mean))
-    if share:
-        text = f"{statistic} >= {_rounded(min(mean - room, *values), ROUND_FLOOR)}"
-    else:
-        text = f"{statistic} <= {_rounded(max(mean + room, *values), ROUND_CEILING)}"
+    try:
+        mean, deviation = standard.mean(values), standard.stdev(values)
+        room = max(sigmas * deviation, floor * abs(1 - mean if share else mean))
+        least = _rounded(max(0.0, min(mean - room, *values)), ROUND_FLOOR)
+        most = _rounded(max(mean + room, *values), ROUND_CEILING)
+    except ArithmeticError:
+        raise UsageError(f"{pair}: {statistic} is too large to be limited, {max(values)}") from None
+    text = f"{statistic} >= {least}" if share else f"{statistic} <= {most}"
     return SuggestedLimit(pair, statistic, mean, deviation, text)
 
 
 def _value(run: Baseline, pair: str, statistic: str) -> float:
     known = run.pairs[pair].quantities()
     if statistic not in known:
-        raise UsageError(f"{run.path}: {pair} has no statistic {statistic!r}; it has {', '.join(known)}")
+        near = difflib.get_close_matches(statistic, known)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
+        raise UsageError(f"{run.path}: {pair} has no statistic {statistic!r}; {advice}")
     if not math.isfinite(known[statistic]):
         raise UsageError(f"{run.path}: {statistic} of {pair} is {known[statistic]}, which limits nothing")
     return known[statistic]
@@ -110,8 +116,7 @@ def _value(run: Baseline, pair: str, statistic: str) -> float:
 
 def _rounded(value: float, rounding: str) -> float:
     """To three digits, towards where there is room."""
-    exact = Decimal(value)
-    if not exact:
-        return 0.0
-    unit = Decimal(1).scaleb(exact.adjusted() - _DIGITS + 1)
-    return float(exact.quantize(unit, rounding=rounding))
+    rounded = float(Context(prec=_DIGITS, rounding=rounding).create_decimal(repr(value)))
+    if math.isinf(rounded):
+        raise OverflowError
+    return rounded

@@ -21,7 +21,8 @@ def check_output_text(
     OutputError
         Something else is there, it is one of `inputs`, or it can't be written there.
     """
-    path = Path(os.path.realpath(address))
+    with explained(Path(address)):
+        path = Path(os.path.realpath(address))
     check_place(f"{option} {address}", path, inputs, force=force or _begins_with(path, mark))
     return path
 
@@ -55,7 +56,9 @@ def append_text(path: Path, contents: str) -> None:
 def _begins_with(path: Path, mark: str) -> bool:
     beginning = mark.encode()
     try:
+        if not mark or not path.is_file():  # a pipe would wait for a writer
+            return False
         with open(path, "rb") as file:
-            return bool(mark) and file.read(len(beginning)) == beginning
+            return file.read(len(beginning)) == beginning
     except OSError:
         return False

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-__all__ = ["GROUPS", "SUMMARIES", "load_command", "make_app", "named_command"]
+__all__ = ["GROUPS", "SUMMARIES", "help_command", "load_command", "make_app", "named_command"]
 
 SUMMARIES: Final = {
     "compute": "Compute KL divergence or BCE of predictions and targets.",
@@ -24,6 +24,8 @@ SUMMARIES: Final = {
 GROUPS: Final = {"baseline": "Record, update and show numbers that were accepted; suggest limits."}
 _ALONE: Final = ("check", "baseline record", "baseline update")
 """Without arguments these take the suite in pyproject.toml."""
+_OF_OTHERS: Final = ([], *([name] for name in GROUPS))
+"""What has commands of its own: all of it, and the groups."""
 
 
 def make_app(arguments: Sequence[str]) -> typer.Typer:
@@ -57,7 +59,7 @@ def _group(app: typer.Typer, name: str, summary: str) -> typer.Typer:
 
 def _made(arguments: Sequence[str]) -> Collection[str]:
     """The commands whose options matter: the one that is called; where the shell asks what it is, all."""
-    if list(arguments) in (["--help"], ["-h"]):
+    if list(arguments) in ([*group, option] for group in _OF_OTHERS for option in ("--help", "-h")):
         return ()
     named = named_command(arguments)
     return SUMMARIES if named is None else (named,)
@@ -68,6 +70,13 @@ def named_command(arguments: Sequence[str]) -> str | None:
     words = [argument for argument in arguments if not argument.startswith("-")][:2]
     names = (" ".join(words), *words[:1])
     return next((name for name in names if name in SUMMARIES), None)
+
+
+def help_command(arguments: Sequence[str]) -> str:
+    """What shows the help of the command that is called, or of its group where there is no such command."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    group = words[0] if words and words[0] in GROUPS else None
+    return " ".join(filter(None, ("kldiv", named_command(arguments) or group, "--help")))
 
 
 def load_command(name: str) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kldiv_cli.cli import options
 from kldiv_cli.cli.computation import takes_computation
 from kldiv_cli.cli.formats import choose_format
-from kldiv_cli.errors import UsageError
+from kldiv_cli.errors import InputChanged, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def record(
     from kldiv_cli.report.console import tell
 
     selected = _selected(predictions, targets, computation, allow, baseline, name)
-    old, place = _existing(selected.baseline), _place(selected)
+    old, place = _existing(_path_of(selected)), _place(selected)
     for case in selected.cases:
         if case.name in old.pairs:
             raise UsageError(
@@ -63,7 +63,7 @@ def record(
     if measured is None:
         return 1
     pairs = {m.name: m.recorded() for m in measured}
-    _write(Baseline(path=old.path, pairs={**old.pairs, **pairs}), place, force=bool(old.pairs))
+    _write(Baseline(path=old.path, pairs={**old.pairs, **pairs}), old, place)
     tell("recorded", f"{len(pairs)} of {len(old.pairs) + len(pairs)} pairs in {old.path}")
     return 0
 
@@ -78,6 +78,7 @@ def update(
     name: options.PairName = None,
     yes: options.Yes = False,
     format: options.FormatName = "auto",
+    json: options.Json = False,
     precision: options.Precision = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
@@ -96,13 +97,13 @@ def update(
 
     Exit codes: 0 updated or nothing changed, 1 refused, 2 nothing could be updated, 3 an internal error.
     """
-    from kldiv_cli.baseline import Baseline, changes
-    from kldiv_cli.baseline_file import read_baseline
+    from kldiv_cli.baseline import Baseline, changes, other_changes
+    from kldiv_cli.baseline_file import baseline_text, read_baseline
     from kldiv_cli.budget import Resources
     from kldiv_cli.report.baseline import render_changes
     from kldiv_cli.report.console import tell, write
 
-    shown = choose_format(format, json=False, precision=precision)
+    shown = choose_format(format, json=json, precision=precision)
     selected = _selected(predictions, targets, computation, allow, baseline, name)
     old, place = read_baseline(_path_of(selected)), _place(selected)
     measured = _measure(selected, Resources(workers=workers, memory=memory))
@@ -114,12 +115,14 @@ def update(
         change for change in changes(old, new) if targets is None or change.pair == selected.cases[0].name
     ]
     write(render_changes(told, shown, precision))
-    if new.pairs == old.pairs:
+    for change in other_changes(old, new):
+        tell("note", f"changed too: {change}")
+    if baseline_text(new) == baseline_text(old):
         tell("note", f"nothing changed; {old.path} was not written")
         return 0
     if not _agreed(old.path, yes=yes):
         return 1
-    _write(new, place, force=True)
+    _write(new, old, place)
     tell("updated", old.path)
     return 0
 
@@ -199,26 +202,25 @@ def _path_of(selected: Selected) -> str:
     return selected.baseline
 
 
-def _existing(path: str | None) -> Baseline:
+def _existing(path: str) -> Baseline:
     """The baseline that is there, or a new one."""
     import os
 
     from kldiv_cli.baseline import Baseline
     from kldiv_cli.baseline_file import read_baseline
 
-    assert path is not None
-    return read_baseline(path) if os.path.lexists(path) else Baseline(path=path)
+    return read_baseline(path) if os.path.exists(path) else Baseline(path=path)
 
 
 def _measure(selected: Selected, resources: Resources) -> list[Measured] | None:
-    """What all pairs come to; None where one would fail any check, which is said."""
+    """What all pairs come to; None where one would fail any check, and then it says which."""
     from kldiv_cli.gate import measure
     from kldiv_cli.report.console import tell
 
     measured = [measure(case, resources=resources) for case in selected.cases]
     failing = [(m.name, finding) for m in measured for finding in m.errors()]
     for name, finding in failing:
-        tell("error", f"{name}: {finding.message} (record it all the same with --allow {finding.id})")
+        tell("error", f"{name}: {finding.message} (to record it all the same, allow {finding.id})")
     if failing:
         tell("note", "nothing was written")
     return None if failing else measured
@@ -228,20 +230,23 @@ def _place(selected: Selected) -> Path:
     """Where the baseline goes, if it can be written there; one that is there was read before."""
     from kldiv_cli.text_sinks import check_output_text
 
-    assert selected.baseline is not None
-    return check_output_text("baseline", selected.baseline, selected.files, force=True)
+    return check_output_text("baseline", _path_of(selected), selected.files, force=True)
 
 
-def _write(baseline: Baseline, place: Path, *, force: bool) -> None:
+def _write(new: Baseline, old: Baseline, place: Path) -> None:
+    """Write what was made of `old`, unless another has written there meanwhile."""
     from kldiv_cli.baseline_file import baseline_text
     from kldiv_cli.text_sinks import write_text
 
-    write_text(place, baseline_text(baseline), force=force)
+    if baseline_text(_existing(old.path)) != baseline_text(old):
+        raise InputChanged(f"{old.path}: changed meanwhile, so it was not written; run again")
+    write_text(place, baseline_text(new), force=place.exists())
 
 
 def _agreed(path: str, *, yes: bool) -> bool:
     """Whether the update is wanted: as said beforehand, or as answered at a terminal."""
     from kldiv_cli.report.console import is_terminal, tell
+    from kldiv_cli.streams import printable
 
     if yes:
         return True
@@ -249,9 +254,9 @@ def _agreed(path: str, *, yes: bool) -> bool:
         raise UsageError(
             f"yes: nobody to ask here, so {path} was not written; say --yes to accept the changes"
         )
-    sys.stderr.write(f"write these numbers to {path}? [y/N] ")
+    sys.stderr.write(f"write these numbers to {printable(path)}? [y/N] ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+    if sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes"):
         return True
     tell("note", "nothing was written")
     return False

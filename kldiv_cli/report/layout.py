@@ -87,7 +87,9 @@ def inputs(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, ...], ...]:
 
 
 def aligned(rows: Sequence[tuple[str, ...]], words: Sequence[int]) -> str:
-    """Columns of equal width, those of words set left and all others right."""
+    """Columns of equal width, those of words set left and all others right; nothing of no rows."""
+    if not rows:
+        return ""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
 
     def line(row: tuple[str, ...]) -> str:
