@@ -12,7 +12,7 @@ from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import UsageError
 from kldiv_cli.findings import IDS
 from kldiv_cli.limits import Limit, parse_limit, percentile_of
-from kldiv_cli.manifest import Pair, Suite
+from kldiv_cli.manifest import OPTIONS, Pair, Suite
 from kldiv_cli.quantities import known_names, plain_name
 from kldiv_cli.spec import Spec, resolve_spec
 
@@ -52,8 +52,11 @@ def case_of(
     limits: Sequence[str] = (),
     allow: Iterable[str] = (),
     baseline: Baseline | None = None,
+    judged: bool = True,
 ) -> Case:
     """Check all of a pair that can be checked beforehand; `options` are arguments of `evaluate`.
+
+    One that is not `judged` is recorded: then a baseline need not have what its limits name.
 
     Raises
     ------
@@ -64,8 +67,10 @@ def case_of(
     parsed = tuple(map(parse_limit, limits))
     spec = _spec(options, parsed)
     recorded = None if baseline is None else _recorded(name, baseline)
+    where = "" if baseline is None else f"{baseline.path}: {name}"
     _check_names(parsed, spec)
-    _check_stored(parsed, recorded, "" if baseline is None else f"{baseline.path}: {name}")
+    if judged:
+        _check_stored(parsed, recorded, where)
     return Case(
         name=name,
         predictions=predictions,
@@ -75,17 +80,19 @@ def case_of(
         limits=parsed,
         allow=_allowed(allow),
         recorded=recorded,
-        where="" if baseline is None else f"{baseline.path}: {name}",
+        where=where,
         allow_external=bool(options.get("allow_external")),
     )
 
 
 def _spec(options: Mapping[str, Any], limits: Sequence[Limit]) -> Spec:
     """What to compute: with all that limits name and baselines store."""
+    for unknown in sorted(options.keys() - OPTIONS.keys()):
+        raise UsageError(f"{unknown}: there is no such option; {_instead(unknown, OPTIONS)}")
     computed = {k: v for k, v in options.items() if k not in (*_FILES, "loss", "allow_external")}
     loss = options.get("loss", "kl")
     losses = (loss,) if isinstance(loss, str) else tuple(loss)
-    named = (percentile_of(plain_name(name)) for limit in limits for name in limit.statistics)
+    named = (percentile_of(plain_name(name)) for limit in limits for name in limit.statistics | limit.stored)
     computed["quantiles"] = [*computed.get("quantiles", ()), *(q for q in named if q is not None)]
     spec = resolve_spec(
         losses=losses,
@@ -100,7 +107,7 @@ def _spec(options: Mapping[str, Any], limits: Sequence[Limit]) -> Spec:
 
 
 def _allowed(ids: Iterable[str]) -> frozenset[str]:
-    allowed = frozenset(ids)
+    allowed = frozenset([ids] if isinstance(ids, str) else ids)
     for unknown in sorted(allowed - IDS):
         raise UsageError(f"allow {unknown!r}: there is no such finding; {_instead(unknown, IDS)}")
     return allowed
@@ -142,24 +149,24 @@ def _recorded(name: str, baseline: Baseline) -> Recorded:
 # Of a suite
 
 
-def cases_of(suite: Suite, baseline: Baseline | None = None, *, limited: bool = True) -> tuple[Case, ...]:
-    """The cases of a suite's pairs; with `limited` each must have a limit.
+def cases_of(suite: Suite, baseline: Baseline | None = None, *, judged: bool = True) -> tuple[Case, ...]:
+    """The cases of a suite's pairs; those that are not `judged` need no limit.
 
     Raises
     ------
     UsageError
         As `case_of`, and where a pair has no limit or the baseline has a pair that the suite lacks.
     """
-    cases = tuple(_case_of_pair(suite, pair, baseline, limited) for pair in suite.pairs)
+    cases = tuple(_case_of_pair(suite, pair, baseline, judged) for pair in suite.pairs)
     if baseline is not None:
         _check_gone(suite, baseline)
     return cases
 
 
-def _case_of_pair(suite: Suite, pair: Pair, baseline: Baseline | None, limited: bool) -> Case:
-    limits = _closest(pair) if limited else ()
+def _case_of_pair(suite: Suite, pair: Pair, baseline: Baseline | None, judged: bool) -> Case:
+    limits = _closest(pair)
     where = f"{suite.path}: pair {pair.name!r}"
-    if limited and not limits:
+    if judged and not limits:
         raise UsageError(
             f"{where}: has no limit, so it would always pass; give it one, or all of them under [defaults]"
         )
@@ -172,6 +179,7 @@ def _case_of_pair(suite: Suite, pair: Pair, baseline: Baseline | None, limited: 
             limits=limits,
             allow=pair.allow,
             baseline=baseline,
+            judged=judged,
         )
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None

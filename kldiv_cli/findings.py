@@ -19,7 +19,15 @@ IDS: Final = frozenset(
         *("softmax-of-probs", "softmax-of-target-probs", "sigmoid-of-probs", "wrong-axis"),
         *("misaligned", "identical", "empty", "zero-terms", "infinite-terms", "nan-terms", "nonfinite"),
         *("clamped-terms", "saturated", "targets-outside", "negative-kl", "low-precision", "which-mean"),
-        *("infinite-kl", "nan-kl", "inputs-changed", "dtype-changed", "predictions-unchanged"),
+        *(
+            "infinite-kl",
+            "nan-kl",
+            "zero-loss",
+            "negative-bce",
+            "inputs-changed",
+            "dtype-changed",
+            "predictions-unchanged",
+        ),
     }
 )
 """Of all findings there are."""

@@ -42,6 +42,8 @@ _UNCERTAIN: Final = frozenset({"misaligned", "clamped-terms", "which-mean"})
 """Warnings of what may be as it should be; all others are errors here."""
 _ODD: Final = frozenset({"nan-terms", "infinite-terms", "zero-terms", "empty"})
 """Findings that say why a loss is not finite."""
+_ROUNDING: Final = 1e-15
+"""A loss of so little is nothing but the rounding of float64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,11 +203,16 @@ def _judged(case: Case, measured: Measured) -> Checked:
         changed = find_changes(case.recorded, measured.evaluations)
         findings += tuple(_graded(finding, case.allow) for finding in changed)
     obtained = quantities(measured.evaluations)
+    verdicts = tuple(judge(limit, obtained, stored) for limit in case.limits)
+    if any(map(_is_below_zero, verdicts)):
+        findings = tuple(
+            _graded(_too_negative(f), case.allow) if f.id == "negative-kl" else f for f in findings
+        )
     return Checked(
         name=case.name,
         evaluations=measured.evaluations,
         findings=findings,
-        verdicts=tuple(judge(limit, obtained, stored) for limit in case.limits),
+        verdicts=verdicts,
         baseline=case.recorded,
     )
 
@@ -223,6 +230,39 @@ def _findings(evaluation: Evaluation, case: Case) -> Iterator[Finding]:
             message=f"the sum of losses is {evaluation.sum}: they are too large to be added up",
             value=evaluation.sum,
         )
+    yield from _of_nothing(evaluation)
+
+
+def _of_nothing(evaluation: Evaluation) -> Iterator[Finding]:
+    """Losses that no model has: all of them 0, or a cross-entropy below."""
+    least, largest = evaluation.statistics.minimum, evaluation.statistics.maximum
+    told = {finding.id for finding in evaluation.findings}
+    if least >= -_ROUNDING and largest <= _ROUNDING and not told & {"identical", "empty"}:
+        yield Finding(
+            id="zero-loss",
+            severity="warning",
+            message=f"every {evaluation.loss} is 0, as of targets or weights of 0, of a single class, or of "
+            "the same data in another space: it says nothing about a model",
+            value=largest,
+        )
+    if evaluation.loss == "bce" and least < -_ROUNDING and "targets-outside" not in told:
+        yield Finding(
+            id="negative-bce",
+            severity="warning",
+            message=f"bce is below 0, least {least:.6g}, so that weights must be: losses cancel each other",
+            value=least,
+        )
+
+
+def _is_below_zero(verdict: Verdict) -> bool:
+    """Whether a loss is below 0 by more than its limit allows above it: so far off, it could be anything."""
+    return verdict.limit.side == "upper" and verdict.obtained < min(-abs(verdict.bound), -_ROUNDING)
+
+
+def _too_negative(finding: Finding) -> Finding:
+    """What was a note of rounding, where that is more than a limit allows."""
+    message = f"{finding.message}, which is more than a limit allows; save the outputs as float32"
+    return replace(finding, severity="warning", message=message) if finding.severity == "note" else finding
 
 
 def _of_a_limit(finding: Finding) -> Finding:

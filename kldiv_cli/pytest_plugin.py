@@ -43,10 +43,11 @@ class Gate:
         from kldiv_cli.limits import parse_limit
 
         baseline = None
-        if any(parse_limit(limit).stored for limit in limits):
-            if self.update:
-                self._record(name, predictions, targets, allow, options)
+        if not isinstance(limits, str) and any(parse_limit(limit).stored for limit in limits):
             baseline = self.baseline()
+            if self.update:
+                self._record(name, predictions, targets, limits, allow, options)
+                baseline = self.baseline()
         return check(
             predictions, targets, limits=limits, baseline=baseline, name=name, allow=allow, **options
         )
@@ -68,16 +69,21 @@ class Gate:
         name: str,
         predictions: ArrayOrPath,
         targets: ArrayOrPath,
+        limits: Sequence[str],
         allow: Iterable[str],
         options: dict[str, Any],
     ) -> None:
+        from kldiv_cli.budget import Resources
         from kldiv_cli.cases import case_of
         from kldiv_cli.errors import UsageError
         from kldiv_cli.gate import measure
 
         if name in self.recorded:
             raise UsageError(f"{name}: is recorded already in this run; give each check its own name=")
-        measured = measure(case_of(name, predictions, targets, options, allow=allow))
+        computed = {key: value for key, value in options.items() if key not in ("workers", "memory")}
+        resources = Resources(workers=options.get("workers"), memory=options.get("memory"))
+        case = case_of(name, predictions, targets, computed, limits=limits, allow=allow, judged=False)
+        measured = measure(case, resources=resources)
         if not measured.errors():
             self.recorded[name] = measured.recorded()
 
@@ -87,9 +93,9 @@ class Gate:
         from kldiv_cli.text_sinks import check_output_text, write_text
 
         baseline = self.baseline()
-        if baseline is not None and self.recorded:
-            place = check_output_text("kldiv-baseline", baseline.path, (), force=True)
-            write_text(place, baseline_text(baseline))
+        assert baseline is not None
+        place = check_output_text("kldiv-baseline", baseline.path, (), force=True)
+        write_text(place, baseline_text(baseline))
 
 
 _GATE: Final = pytest.StashKey[Gate]()
@@ -131,8 +137,14 @@ def _path_of(config: pytest.Config) -> Path | None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     gate = session.config.stash.get(_GATE, None)
-    if gate is not None and gate.update:
+    if gate is None or not gate.recorded:
+        return
+    from kldiv_cli.errors import KldivError
+
+    try:
         gate.write()
+    except KldivError as error:
+        pytest.exit(f"kldiv_check: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture

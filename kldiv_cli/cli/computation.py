@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTATION", "arguments_of", "given", "inputs_of", "spec_of", "takes_computation"]
 
 _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
-    "loss": (options.LossNames, [options.LossName.KL]),
+    "loss": (options.LossNames, None),
     "log_softmax": (options.LogSoftmax, None),
     "predictions_are": (options.PredictionsAre, None),
     "targets_are": (options.TargetsAre, None),
@@ -24,7 +24,7 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     "weight": (options.Weight, None),
     "pos_weight": (options.PosWeight, None),
     "temperature": (options.Temperature, None),
-    "zero_policy": (options.ZeroPolicyName, "limit"),
+    "zero_policy": (options.ZeroPolicyName, None),
     "broadcast": (options.Broadcast, False),
     "by_target": (options.ByTarget, False),
     "mask": (options.Mask, None),
@@ -57,11 +57,10 @@ def takes_computation(command: Command) -> Command:
 
 def arguments_of(computation: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `evaluate` that the options stand for."""
-    return {
-        **computation,
-        "loss": tuple(name.value for name in computation["loss"]),
-        "quantiles": options.parse_numbers("quantiles", computation["quantiles"]),
-    }
+    given = {name: value for name, value in computation.items() if value is not None}
+    if "loss" in given:
+        given["loss"] = tuple(name.value for name in given["loss"])
+    return given | {"quantiles": options.parse_numbers("quantiles", computation["quantiles"])}
 
 
 def spec_of(computation: Mapping[str, Any], *, top1: bool = False) -> Spec:

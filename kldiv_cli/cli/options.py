@@ -154,7 +154,9 @@ LossNames = Annotated[
     list[LossName],
     typer.Option(
         "--loss",
-        help="KL(targets ‖ predictions) or binary cross-entropy; give both for both in one pass.",
+        help="KL(targets ‖ predictions) or binary cross-entropy; give both for both in one pass.  "
+        "[default: kl]",
+        show_default=False,
     ),
 ]
 LogSoftmax = Annotated[
@@ -252,7 +254,11 @@ TrimAxis = Annotated[
 ]
 ZeroPolicyName = Annotated[
     Literal["limit", "torch"],
-    typer.Option("--zero-policy", help="What 0 times infinity is: 0, its limit, or nan as in PyTorch."),
+    typer.Option(
+        "--zero-policy",
+        help="What 0 times infinity is: 0, its limit, or nan as in PyTorch.  [default: limit]",
+        show_default=False,
+    ),
 ]
 Broadcast = Annotated[
     bool,

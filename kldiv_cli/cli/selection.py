@@ -53,7 +53,7 @@ def select(
     """
     if targets is None:
         _refuse(predictions, computation, limit=limits, allow=allow, name=name)
-        return _of_suite(predictions or _SUITE, baseline, pair, gate=gate)
+        return _of_suite(_SUITE if predictions is None else predictions, baseline, pair, gate=gate)
     if pair is not None:
         raise UsageError("pair: chooses from a suite; drop it, or --name NAME is what you mean")
     assert predictions is not None
@@ -82,7 +82,7 @@ def _of_suite(path: str, baseline: str | None, pattern: str | None, *, gate: boo
 
     suite = read_suite(path)
     baseline = suite.baseline if baseline is None else baseline
-    cases = cases_of(suite, _read(baseline) if gate else None, limited=gate)
+    cases = cases_of(suite, _read(baseline) if gate else None, judged=gate)
     files = [file for pair in suite.pairs for file in (pair.predictions, pair.targets)]
     return Selected(_matching(cases, pattern, suite), baseline, _paths((path, *files)))
 
@@ -108,7 +108,9 @@ def _read(path: str | None) -> Baseline | None:
 def _refuse(suite: str | None, computation: Mapping[str, Any], **others: object) -> None:
     """Options that a suite says itself, and what is no suite."""
     if suite is not None and not suite.endswith(".toml"):
-        raise UsageError(f"{suite}: alone it would be a suite (.toml); for a pair give TARGETS too")
+        raise UsageError(
+            f"{suite or repr(suite)}: alone it would be a suite (.toml); for a pair give TARGETS too"
+        )
     named = [*given(computation), *(name for name, value in others.items() if value is not None)]
     if named:
         where = "[defaults] of the suite" if named[0] not in others else "the suite"
