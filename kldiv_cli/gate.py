@@ -6,10 +6,11 @@ about the data is an error unless it is allowed by name.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -24,6 +25,8 @@ from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.findings import Finding
 from kldiv_cli.limits import Verdict, judge
 from kldiv_cli.quantities import plain_name, quantities
+from kldiv_cli.sources import Inputs
+from kldiv_cli.spec import Spec
 
 __all__ = [
     "Checked",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 Status = Literal["passed", "failed", "error"]
+Watch = Callable[[Spec, Inputs], contextlib.AbstractContextManager[Callable[[int], None] | None]]
 
 _UNCERTAIN: Final = frozenset({"misaligned", "clamped-terms", "which-mean"})
 """Warnings of what may be as it should be; all others are errors here."""
@@ -113,8 +117,11 @@ def measure(
     *,
     resources: Resources = DEFAULT_RESOURCES,
     sha256: bool = True,
+    watch: Watch | None = None,
 ) -> Measured:
     """Compute a pair, and tell the warnings that may not be there as errors.
+
+    `watch` is told of the computation before it begins, and gives what is told of its progress.
 
     Raises
     ------
@@ -122,7 +129,8 @@ def measure(
         It can't be computed.
     """
     inputs = open_inputs(case.predictions, case.targets, **case.files, allow_external=case.allow_external)
-    evaluations = evaluate_to(case.spec, inputs, resources=resources, sha256=sha256)
+    with contextlib.nullcontext() if watch is None else watch(case.spec, inputs) as progress:
+        evaluations = evaluate_to(case.spec, inputs, resources=resources, progress=progress, sha256=sha256)
     findings = list(dict.fromkeys(f for e in evaluations for f in _findings(e, case)))
     return Measured(
         name=case.name, evaluations=evaluations, findings=tuple(_graded(f, case.allow) for f in findings)
@@ -185,11 +193,17 @@ def check(
     return _judged(case, measure(case, resources=resources, sha256=stored is not None))
 
 
-def check_case(case: Case, *, resources: Resources = DEFAULT_RESOURCES) -> Checked:
+def check_case(
+    case: Case,
+    *,
+    resources: Resources = DEFAULT_RESOURCES,
+    watch: Watch | None = None,
+) -> Checked:
     """Compute a pair and judge it; what is wrong with its inputs is its error, not an exception."""
     start = time.perf_counter()
     try:
-        checked = _judged(case, measure(case, resources=resources, sha256=case.recorded is not None))
+        hashed = case.recorded is not None
+        checked = _judged(case, measure(case, resources=resources, sha256=hashed, watch=watch))
     except (InputError, UsageError) as error:
         checked = Checked(name=case.name, error=str(error), baseline=case.recorded)
     return replace(checked, seconds=time.perf_counter() - start)

@@ -72,10 +72,13 @@ def on_terminal(
     cwd: Path,
     streams: Sequence[str] = ("stdout", "stderr"),
     columns: int = 80,
-    while_running: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+    interrupted_at: bytes | None = None,
     variables: Mapping[str, str] = {},
 ) -> Seen:
-    """Run with the given streams on a pseudo-terminal, and return what was seen on it."""
+    """Run with the given streams on a pseudo-terminal, and return what was seen on it.
+
+    The process is interrupted as soon as `interrupted_at` was seen.
+    """
     import fcntl
     import pty
     import termios
@@ -91,11 +94,13 @@ def on_terminal(
         stderr=theirs if "stderr" in streams else subprocess.DEVNULL,
     )
     os.close(theirs)
-    while_running(process)
     seen = b""
     try:
         while piece := os.read(ours, 65536):
             seen += piece
+            if interrupted_at is not None and interrupted_at in seen:
+                process.send_signal(signal.SIGINT)
+                interrupted_at = None
     except OSError:  # Linux says so when the other end is closed
         pass
     os.close(ours)
@@ -312,12 +317,8 @@ def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes])
 
 
 def test_an_interrupt_takes_the_progress_bar_away_and_gives_the_cursor_back(large: Path) -> None:
-    def interrupt(process: subprocess.Popen[bytes]) -> None:
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-
     arguments = ["compute", "q.npy", "p.npy", "--loss", "bce"]
-    seen = on_terminal(*arguments, cwd=large, while_running=interrupt)
+    seen = on_terminal(*arguments, cwd=large, interrupted_at=b"reading")
     assert seen.code == 130
     assert "reading" in seen.text
     assert "Traceback" not in seen.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kldiv_cli.cli import options
@@ -37,6 +38,7 @@ def check(
     force: options.ForceReports = False,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    progress: options.ProgressBar = None,
     debug: options.Debug = False,
     **computation: Any,
 ) -> int:
@@ -63,6 +65,7 @@ def check(
     from kldiv_cli.gate import check_case, exit_code
     from kldiv_cli.report.console import write
     from kldiv_cli.report.gate import render_checked
+    from kldiv_cli.report.progress import progress_of
 
     reports = Reports(junit=junit, markdown=markdown, github=github, force=force)
     reports.check_places()
@@ -75,7 +78,8 @@ def check(
     reports.check_places((*selected.files, *filter(None, (selected.baseline,))))
     reports.begin([case.name for case in selected.cases])
     resources = Resources(workers=workers, memory=memory)
-    results = [check_case(case, resources=resources) for case in selected.cases]
+    watch = partial(progress_of, wanted=progress)
+    results = [check_case(case, resources=resources, watch=watch) for case in selected.cases]
     results.sort(key=lambda result: result.rank)
     problem = reports.write(results)
     write(render_checked(results, shown, precision, full=full))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from kldiv_cli.cli import options
 from kldiv_cli.cli.formats import choose_format
 
@@ -55,8 +53,7 @@ def compare(
     from kldiv_cli.comparison_spec import resolve_comparison
     from kldiv_cli.report.comparison import render_comparison
     from kldiv_cli.report.console import tell_findings, write
-    from kldiv_cli.report.progress import progress_bar
-    from kldiv_cli.shapes import map_shape
+    from kldiv_cli.report.progress import progress_of
 
     settings = resolve_comparison(
         reference_are=reference_are,
@@ -74,9 +71,7 @@ def compare(
     )
     shown = choose_format(format, json=json, precision=precision)
     inputs = open_comparison(reference, candidate, labels, mask, allow_external=allow_external)
-    elements = math.prod(map_shape(settings.spec, inputs))
-    size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
-    with progress_bar(elements, size / max(elements, 1), wanted=progress) as advance:
+    with progress_of(settings.spec, inputs, wanted=progress) as advance:
         resources = Resources(workers=workers, memory=memory)
         comparison = compare_to(settings, inputs, resources=resources, progress=advance)
     write(render_comparison(comparison, shown, precision))

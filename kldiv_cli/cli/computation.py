@@ -69,8 +69,8 @@ def spec_of(computation: Mapping[str, Any], *, top1: bool = False) -> Spec:
 
     arguments = arguments_of(computation)
     del arguments["allow_external"]
-    arguments |= {role: arguments[role] is not None for role in _FILES}
-    return resolve_spec(losses=arguments.pop("loss"), top1=top1, **arguments)
+    arguments |= {role: role in arguments for role in _FILES}
+    return resolve_spec(losses=arguments.pop("loss", ("kl",)), top1=top1, **arguments)
 
 
 def inputs_of(predictions: str, targets: str, computation: Mapping[str, Any]) -> Inputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +66,14 @@ def compute(
     """
     from kldiv_cli.api import evaluate_to
     from kldiv_cli.budget import Resources
-    from kldiv_cli.report.progress import progress_bar
+    from kldiv_cli.report.progress import progress_of
 
     spec = spec_of(computation, top1=top1)
     shown = choose_format(format, json=json, precision=precision)
     chosen = _reduction(reduction, size_average, reduce, spec)
     inputs = inputs_of(predictions, targets, computation)
     window = _window(spec, inputs, chosen, map_slice, full)
-    with progress_bar(*_work(spec, inputs), wanted=progress) as advance:
+    with progress_of(spec, inputs, wanted=progress) as advance:
         evaluations = evaluate_to(
             spec,
             inputs,
@@ -128,15 +127,6 @@ def _window(
     shape = map_shape(spec, inputs)
     selection = None if map_slice is None else resolve_selection("map_slice", map_slice, shape)
     return open_window(shape, selection, full=full)
-
-
-def _work(spec: Spec, inputs: Inputs) -> tuple[int, float]:
-    """Elements to be done, and bytes to be read for each of them."""
-    from kldiv_cli.shapes import map_shape
-
-    elements = math.prod(map_shape(spec, inputs))
-    size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
-    return elements, size / max(elements, 1)
 
 
 def _report(

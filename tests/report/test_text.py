@@ -141,7 +141,8 @@ def test_plain_and_markdown_show_how_often_top_classes_agree_whatever_the_reduct
     )
     shown = render_md([evaluation(top1=share_of(2, 3))], reduction, None, 3)
     assert shown.endswith(
-        "| agreement | count | share | standard_error |\n| --- | ---: | ---: | ---: |\n"
+        r"| agreement | count | share | standard\_error |"
+        "\n| --- | ---: | ---: | ---: |\n"
         "| top1 | 2 | 0.667 | 0.333 |\n"
     )
 
