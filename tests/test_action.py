@@ -48,7 +48,9 @@ class Runner:
         self.python = self._program(
             folder / "python3",
             # A virtual environment is made by putting this program in it, and pip only says what it was told.
+            # Without -I a file of the repository could stand in for a module.
             f"""
+[ "$1" = -I ] || exit 9
 case " $* " in
   *' -m venv '*) for place; do :; done; mkdir -p "$place/bin"; cp "$0" "$place/bin/python";;
   *' -m pip '*) printf '%s\\n' "$@" > {shlex.quote(str(folder / "pip"))};;
