@@ -147,3 +147,15 @@ def test_the_map_shows_where_the_misplaced_joint_belongs() -> None:
     assert tuple(np.subtract(predicted, belongs)) == (5, -3)
     others = np.delete(terms[:, :4].reshape(16, 16, 12), 2, axis=0)
     assert terms[0, 2].max() > 5 * others.max()
+
+
+def test_the_suite_keeps_to_its_limits_and_the_baseline_is_of_these_very_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["check", str(FOLDER / "suite.toml"), "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert {result["pair"] for result in results} == {"digits", "cancer", "heatmap"}
+    for result in results:
+        assert [finding["id"] for finding in result["findings"]] == ["predictions-unchanged"]
+        assert any("baseline" in limit["limit"] for limit in result["limits"])
+        assert all(limit["margin"] > 5e-4 for limit in result["limits"])

@@ -83,7 +83,7 @@ def _of_suite(path: str, baseline: str | None, pattern: str | None, *, gate: boo
     suite = read_suite(path)
     baseline = suite.baseline if baseline is None else baseline
     cases = cases_of(suite, _read(baseline) if gate else None, judged=gate)
-    files = [file for pair in suite.pairs for file in (pair.predictions, pair.targets)]
+    files = (str(file) for case in cases for file in (case.predictions, case.targets, *case.files.values()))
     return Selected(_matching(cases, pattern, suite), baseline, _paths((path, *files)))
 
 
