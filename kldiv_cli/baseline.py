@@ -13,6 +13,7 @@ from kldiv_cli.findings import Finding
 from kldiv_cli.octaves import Octaves
 from kldiv_cli.quantities import named, quantities_of
 from kldiv_cli.spec import Loss, Spec
+from kldiv_cli.streams import printable
 
 __all__ = [
     "LOSSES",
@@ -150,7 +151,7 @@ def shown_setting(value: Setting) -> str:
     """A setting as a message or a table has it."""
     if isinstance(value, tuple):
         return " and ".join(value)
-    return "none" if value is None else str(value).lower()
+    return "none" if value is None else printable(str(value)).lower()
 
 
 def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
@@ -178,7 +179,7 @@ def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Itera
             yield Finding(
                 id="dtype-changed",
                 severity="note",
-                message=f"{role} are {now.inputs[role].dtype}, in the baseline {described.dtype}",
+                message=f"{role} are {now.inputs[role].dtype}, in the baseline {printable(described.dtype)}",
             )
     if not other and now.inputs["predictions"].sha256 == recorded.inputs["predictions"].sha256:
         yield Finding(

@@ -24,6 +24,7 @@ BASELINE_SCHEMA: Final = "kldiv-baseline/1"
 _FAMILY, _, _VERSION = BASELINE_SCHEMA.partition("/")
 _LARGEST: Final = 64 << 20
 _LONGEST: Final = 60
+_ANEW: Final = "restore it, or remove it and record it anew"
 _NONFINITE: Final = ("nan", "inf", "-inf")
 _STATISTIC: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _RECORD: Final = ("settings", "shape", "inputs", "statistics", "histogram")
@@ -176,9 +177,6 @@ def _check_version(path: str, record: object) -> None:
             f"{path}: its schema is {_shown(schema)}, and this kldiv reads {BASELINE_SCHEMA!r}; "
             "upgrade kldiv, or remove the file and record it anew"
         )
-
-
-_ANEW: Final = "restore it, or remove it and record it anew"
 
 
 def _shown(value: object) -> str:

@@ -344,3 +344,14 @@ def test_a_record_of_two_losses_knows_the_counts_by_their_plain_names() -> None:
         "bce.elements": 4,
         "bce.mean": 2.0,
     }
+
+
+def test_what_a_file_says_is_told_on_one_line_whatever_it_is(compute: Compute) -> None:
+    evaluations = compute(log_softmax=-1)
+    stored = record_pair(evaluations)
+    odd = replace(stored, settings={**stored.settings, "zero_policy": "\x1b\n"})
+    with pytest.raises(UsageError, match=r"recorded with zero_policy \\x1b\\n, now limit"):
+        check_recorded(odd, evaluations, "b.json: a")
+    predictions = stored.inputs["predictions"]._replace(dtype="\x1b\n", sha256="0")
+    odd = replace(stored, inputs={**stored.inputs, "predictions": predictions})
+    assert all(finding.message.isprintable() for finding in find_changes(odd, evaluations))

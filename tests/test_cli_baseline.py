@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 
 from kldiv_cli.__main__ import main
+from kldiv_cli.atomic import new_temporary
 from kldiv_cli.baseline_file import read_baseline
 
 FORMATS = ("plain", "table", "json", "jsonl", "csv", "md")
@@ -252,6 +253,18 @@ def test_what_another_wrote_meanwhile_is_not_overwritten(
     assert pairs_of() == ["q", "theirs"]
 
 
+def test_a_baseline_that_came_at_the_last_moment_is_not_overwritten(
+    kldiv: Kldiv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(path: Path) -> Path:
+        path.write_text("another's")
+        return new_temporary(path)
+
+    monkeypatch.setattr("kldiv_cli.text_sinks.new_temporary", late)
+    assert "b.json: exists by now" in error(kldiv("baseline", "record", *PAIR))
+    assert Path("b.json").read_text() == "another's"
+
+
 # update
 
 
@@ -353,15 +366,28 @@ def test_an_interrupt_at_the_question_writes_nothing(kldiv: Kldiv, baseline: Pat
 
 
 @posix
-def test_an_answer_in_a_pipe_is_no_answer(kldiv: Kldiv, baseline: Path) -> None:
+@pytest.mark.parametrize("terminal", ["stdin", "stderr"])
+def test_an_answer_in_a_pipe_is_none_and_a_question_in_a_pipe_is_not_asked(
+    baseline: Path, terminal: str
+) -> None:
+    import pty
+
     before = files()
-    done = subprocess.run(
+    ours, theirs = pty.openpty()
+    os.write(ours, b"y\n")
+    pipe_in, pipe_out = os.pipe()
+    os.write(pipe_out, b"y\n")
+    os.close(pipe_out)
+    process = subprocess.run(
         [*COMMAND, "baseline", "update", "r.npy", *PAIR[1:], "--name", "q"],
-        input="y\n",
-        capture_output=True,
-        encoding="utf-8",
+        stdin=theirs if terminal == "stdin" else pipe_in,
+        stderr=theirs if terminal == "stderr" else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=20,
     )
-    assert done.returncode == 2
+    for descriptor in (ours, theirs, pipe_in):
+        os.close(descriptor)
+    assert process.returncode == 2
     assert files() == before
 
 
@@ -407,12 +433,10 @@ def test_a_baseline_that_does_not_fit_on_the_disk_leaves_the_old_one(
     assert files() == before
 
 
-@posix
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
-)
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="sees in /proc when a file was opened")
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_signal_while_computing_leaves_the_old_baseline(
-    kldiv: Kldiv, baseline: Path, number: signal.Signals, code: int
+    kldiv: Kldiv, baseline: Path, number: str, code: int
 ) -> None:
     for name in ("large_q.npy", "large_p.npy"):
         sparse(Path(name), 4_000_000_000)
@@ -434,12 +458,21 @@ def test_a_signal_while_computing_leaves_the_old_baseline(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(1)
-    process.send_signal(number)
+    wait_until_open("large_q.npy", process)
+    process.send_signal(getattr(signal, number))
     assert process.communicate(timeout=20) == (b"", b"")
     assert process.returncode == code
     assert {path.name for path in Path().iterdir()} == before
     assert baseline.read_bytes() == old
+
+
+def wait_until_open(name: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 20
+    opened = Path(f"/proc/{process.pid}/fd")
+    while not any(os.path.realpath(descriptor).endswith(name) for descriptor in opened.iterdir()):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def sparse(path: Path, length: int) -> None:
@@ -591,7 +624,9 @@ print(*sys.modules, file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: kldiv baseline ")
-    assert {"numpy", "h5py", "rich.console", "rich.markdown"}.isdisjoint(done.stderr.split())
+    loaded = set(done.stderr.split())
+    assert {"numpy", "h5py", "rich.console", "rich.markdown"}.isdisjoint(loaded)
+    assert ("kldiv_cli.cli.baseline" in loaded) is (len(arguments) == 2)
 
 
 def test_showing_a_baseline_in_a_pipe_loads_neither_hdf5_nor_rich(baseline: Path) -> None:

@@ -130,7 +130,7 @@ def _input_grid(name: str, recorded: Recorded) -> Grid:
 def _setting_grid(recorded: Recorded) -> Grid:
     """The settings, but for what is not there or not asked for."""
     rows = tuple(
-        (name, printable(shown_setting(value)))
+        (name, shown_setting(value))
         for name, value in recorded.settings.items()
         if value is not None and value is not False
     )

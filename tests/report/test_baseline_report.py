@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
 
-from kldiv_cli.baseline import Baseline, Change
+from kldiv_cli.baseline import Baseline, Change, changes
 from kldiv_cli.baseline_file import baseline_text
 from kldiv_cli.report.baseline import render_baseline, render_changes
 from kldiv_cli.report.console import Format
-from tests.baselines import described, recorded
+from tests.baselines import baselines, described, recorded
+from tests.cases import repeatable
 
 FORMATS: tuple[Format, ...] = ("plain", "table", "md", "csv", "json", "jsonl")
 PAIR = recorded(elements=1_234_567, mean=1 / 3, p99=math.inf, standard_error=math.nan)
@@ -154,3 +156,15 @@ def test_changes_in_json_are_json_with_what_is_not_finite_named() -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_changes_are_shown_in_every_format(format: Format) -> None:
     assert "0 of 0" in render_changes([], format) or format in ("csv", "json", "jsonl")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(one=baselines(), other=baselines())
+@repeatable(15)
+def test_any_baseline_and_any_change_is_shown_in_printable_lines(
+    format: Format, one: Baseline, other: Baseline
+) -> None:
+    shown = render_baseline(one, format) + render_changes(list(changes(one, other)), format)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    if format == "json":
+        strict_json(render_changes(list(changes(one, other)), format))
