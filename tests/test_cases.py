@@ -181,7 +181,7 @@ def test_files_are_told_from_options() -> None:
 def test_an_option_that_no_pair_has_is_refused(option: str, said: str) -> None:
     assert option not in OPTIONS
     with pytest.raises(UsageError, match=said):
-        case("distmean < 1", **{option: True})
+        case("distmean < 1", **dict[str, Any]({option: True}))
 
 
 def test_allowed_findings_are_known_ones_and_text_is_one_of_them() -> None:

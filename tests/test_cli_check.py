@@ -683,6 +683,8 @@ def test_worse_outputs_fail_until_they_are_accepted(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits, targets = sample(tmp_path, monkeypatch)
+    pair: tuple[str, ...]
+    limits: tuple[str, ...]
     if kind == "pair":
         pair = (
             "student.npy",

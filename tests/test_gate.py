@@ -31,9 +31,9 @@ def ids(checked: Checked) -> dict[str, str]:
     return {finding.id: finding.severity for finding in checked.findings}
 
 
-def baseline_of(*pair: Any, name: str = "check", **options: Any) -> Baseline:
-    recorded = measure(case_of(name, *pair, {"log_softmax": -1} | options)).recorded()
-    return Baseline(path="base.json", pairs={name: recorded})
+def baseline_of(predictions: Any, targets: Any, **options: Any) -> Baseline:
+    recorded = measure(case_of("check", predictions, targets, {"log_softmax": -1} | options)).recorded()
+    return Baseline(path="base.json", pairs={"check": recorded})
 
 
 # Status and exit code
@@ -227,7 +227,7 @@ def test_an_option_of_evaluate_means_the_same_and_an_unknown_one_is_refused() ->
     assert checked.evaluations[0].statistics.percentiles == expected.statistics.percentiles
     for unknown in ("log_softmx", "top1", "output", "losses"):
         with pytest.raises(UsageError, match=f"{unknown}: there is no such option"):
-            check(Z, P, limits=["distmean < 9"], **{unknown: -1})
+            check(Z, P, limits=["distmean < 9"], **dict[str, Any]({unknown: -1}))
 
 
 def test_arrays_and_files_come_to_the_same(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ BAD: list[tuple[Any, Any]] = [(Z, P[1:]), ("absent.npy", P), (Z, "absent.npy"), 
 def test_what_can_not_be_computed_is_raised_to_a_caller_and_the_error_of_a_case(
     predictions: Any, targets: Any
 ) -> None:
-    options = {"log_softmax": -1}
+    options: dict[str, Any] = {"log_softmax": -1}
     with pytest.raises(KldivError) as caught:
         check(predictions, targets, limits=["elements >= 0"], **options)
     checked = check_case(case_of("a", predictions, targets, options, limits=["elements >= 0"]))
