@@ -164,9 +164,8 @@ def cases_of(suite: Suite, baseline: Baseline | None = None, *, judged: bool = T
 
 
 def _case_of_pair(suite: Suite, pair: Pair, baseline: Baseline | None, judged: bool) -> Case:
-    limits = _closest(pair)
     where = f"{suite.path}: pair {pair.name!r}"
-    if judged and not limits:
+    if judged and not pair.limits:
         raise UsageError(
             f"{where}: has no limit, so it would always pass; give it one, or all of them under [defaults]"
         )
@@ -176,7 +175,7 @@ def _case_of_pair(suite: Suite, pair: Pair, baseline: Baseline | None, judged: b
             pair.predictions,
             pair.targets,
             pair.options,
-            limits=limits,
+            limits=_closest(pair),
             allow=pair.allow,
             baseline=baseline,
             judged=judged,

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import decimal
 import difflib
+import functools
 import math
 import operator
 import re
@@ -246,6 +247,7 @@ def _run_end(text: str, start: int, characters: frozenset[str]) -> int:
 # Tokens to a limit
 
 
+@functools.lru_cache(maxsize=1000)  # The pairs of a suite share most of theirs.
 def parse_limit(text: str) -> Limit:
     """Read a limit.
 
