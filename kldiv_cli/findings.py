@@ -13,22 +13,41 @@ Severity = Literal["note", "warning", "error"]
 """A warning says that a number may not be what it is taken for; where one fails a check it is an error."""
 
 IDS: Final = frozenset(
-    {
-        *("predictions-probs", "predictions-logits", "predictions-unnormalised", "predictions-padding"),
-        *("targets-probs", "targets-logits", "targets-log-probs", "targets-unnormalised", "targets-padding"),
-        *("softmax-of-probs", "softmax-of-target-probs", "sigmoid-of-probs", "wrong-axis"),
-        *("misaligned", "identical", "empty", "zero-terms", "infinite-terms", "nan-terms", "nonfinite"),
-        *("clamped-terms", "saturated", "targets-outside", "negative-kl", "low-precision", "which-mean"),
-        *(
-            "infinite-kl",
-            "nan-kl",
-            "zero-loss",
-            "negative-bce",
-            "inputs-changed",
-            "dtype-changed",
-            "predictions-unchanged",
-        ),
-    }
+    [
+        "predictions-probs",
+        "predictions-logits",
+        "predictions-unnormalised",
+        "predictions-padding",
+        "targets-probs",
+        "targets-logits",
+        "targets-log-probs",
+        "targets-unnormalised",
+        "targets-padding",
+        "targets-outside",
+        "softmax-of-probs",
+        "softmax-of-target-probs",
+        "sigmoid-of-probs",
+        "wrong-axis",
+        "misaligned",
+        "identical",
+        "empty",
+        "zero-terms",
+        "infinite-terms",
+        "nan-terms",
+        "infinite-kl",
+        "nan-kl",
+        "nonfinite",
+        "clamped-terms",
+        "saturated",
+        "negative-kl",
+        "negative-bce",
+        "zero-loss",
+        "low-precision",
+        "which-mean",
+        "inputs-changed",
+        "dtype-changed",
+        "predictions-unchanged",
+    ]
 )
 """Of all findings there are."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kldiv_cli.__main__ import main
+from kldiv_cli.findings import IDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -83,6 +84,12 @@ def test_the_setup_lines_are_the_ones_that_ci_runs() -> None:
     assert pattern is not None
     assert [line for line in README.splitlines() if re.match(pattern[1], line)] == [setup, tests]
     assert 'bash -c "$line"' in ci
+
+
+def test_the_readme_lists_every_finding() -> None:
+    section = README.partition("## What is diagnosed")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {id for cell in cells for id in re.findall("`([a-z-]+)`", cell)} - {"compare", "check"} == IDS
 
 
 def test_every_file_the_readme_links_to_is_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kldiv_cli.cli import options
@@ -32,6 +33,7 @@ def record(
     name: options.PairName = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    progress: options.ProgressBar = None,
     debug: options.Debug = False,
     **computation: Any,
 ) -> int:
@@ -59,7 +61,7 @@ def record(
             raise UsageError(
                 f"{old.path}: has the pair {case.name!r} already; replace it with kldiv baseline update"
             )
-    measured = _measure(selected, Resources(workers=workers, memory=memory))
+    measured = _measure(selected, Resources(workers=workers, memory=memory), progress)
     if measured is None:
         return 1
     pairs = {m.name: m.recorded() for m in measured}
@@ -82,6 +84,7 @@ def update(
     precision: options.Precision = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    progress: options.ProgressBar = None,
     debug: options.Debug = False,
     **computation: Any,
 ) -> int:
@@ -106,7 +109,7 @@ def update(
     shown = choose_format(format, json=json, precision=precision)
     selected = _selected(predictions, targets, computation, allow, baseline, name)
     old, place = read_baseline(_path_of(selected)), _place(selected)
-    measured = _measure(selected, Resources(workers=workers, memory=memory))
+    measured = _measure(selected, Resources(workers=workers, memory=memory), progress)
     if measured is None:
         return 1
     kept = old.pairs if targets is not None else {}
@@ -212,12 +215,14 @@ def _existing(path: str) -> Baseline:
     return read_baseline(path) if os.path.exists(path) else Baseline(path=path)
 
 
-def _measure(selected: Selected, resources: Resources) -> list[Measured] | None:
+def _measure(selected: Selected, resources: Resources, progress: bool | None) -> list[Measured] | None:
     """What all pairs come to; None where one would fail any check, and then it says which."""
     from kldiv_cli.gate import measure
     from kldiv_cli.report.console import tell
+    from kldiv_cli.report.progress import progress_of
 
-    measured = [measure(case, resources=resources) for case in selected.cases]
+    watch = partial(progress_of, wanted=progress)
+    measured = [measure(case, resources=resources, watch=watch) for case in selected.cases]
     failing = [(m.name, finding) for m in measured for finding in m.errors()]
     for name, finding in failing:
         tell("error", f"{name}: {finding.message} (to record it all the same, allow {finding.id})")

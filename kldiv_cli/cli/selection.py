@@ -53,7 +53,7 @@ def select(
     """
     if targets is None:
         _refuse(predictions, computation, limit=limits, allow=allow, name=name)
-        return _of_suite(_SUITE if predictions is None else predictions, baseline, pair, gate=gate)
+        return _of_suite(_default_suite() if predictions is None else predictions, baseline, pair, gate=gate)
     if pair is not None:
         raise UsageError("pair: chooses from a suite; drop it, or --name NAME is what you mean")
     assert predictions is not None
@@ -74,6 +74,14 @@ def select(
     )
     files = (predictions, targets, *map(str, case.files.values()))
     return Selected((case,), baseline, _paths(files))
+
+
+def _default_suite() -> str:
+    if not os.path.lexists(_SUITE):
+        raise UsageError(
+            f"nothing to check: no arguments, and no {_SUITE} here; give PREDICTIONS and TARGETS, or a suite"
+        )
+    return _SUITE
 
 
 def _of_suite(path: str, baseline: str | None, pattern: str | None, *, gate: bool) -> Selected:

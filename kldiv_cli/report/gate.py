@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final, assert_never
@@ -32,6 +33,8 @@ MARKDOWN_MARK: Final = "<!-- kldiv check -->\n"
 """What a report in Markdown begins with, so that the next one may take its place."""
 
 _PASSES_SHOWN: Final = 20
+_TOLD_ALIKE: Final = 3
+"""Of no more pairs the same finding is told for each of them."""
 _DETAILED: Final = 10
 """Of so many failed pairs the worst losses are listed, and how they spread."""
 
@@ -83,14 +86,26 @@ def markdown_file(results: Sequence[Checked]) -> str:
 
 
 def told_findings(results: Sequence[Checked]) -> Iterator[tuple[str, str]]:
-    """What is to be said beside the tables: its kind, and the message with the pair it is of."""
+    """What is to be said beside the tables: its kind, and the message with the pair it is of.
+
+    Errors one by one; what is said of many pairs alike, once.
+    """
+    shared: Counter[str] = Counter(f.id for r in results for f in r.findings if f.severity != "error")
+    told: Counter[str] = Counter()
     for result in results:
         where = f"{result.name}: " if len(results) > 1 else ""
         if result.error is not None:
             yield "error", f"{where}{result.error}"
         for finding in result.findings:
-            allow = f" (let it pass with --allow {finding.id})" if finding.severity == "error" else ""
-            yield finding.severity, f"{where}{finding.message}{allow}"
+            if finding.severity == "error":
+                yield "error", f"{where}{finding.message} (let it pass with --allow {finding.id})"
+                continue
+            told[finding.id] += 1
+            if shared[finding.id] <= _TOLD_ALIKE:
+                yield finding.severity, f"{where}{finding.message}"
+            elif told[finding.id] == 1:
+                others = counted(shared[finding.id] - 1, "other pair")
+                yield finding.severity, f"{where}{finding.message} ({finding.id} in {others} too)"
 
 
 def heading_of(results: Sequence[Checked]) -> str:
