@@ -238,7 +238,7 @@ def test_what_is_no_limit_is_refused_at_its_column_with_what_to_write(
 
 
 def test_text_is_bounded() -> None:
-    fits = "mean <" + "1" + "+1" * 246
+    fits = "mean < " + "1" + "+1" * 246
     assert len(fits) == 499
     assert verdict_of(fits + " ", 0).bound == 247
     message = message_of(fits + "+1")
