@@ -181,6 +181,7 @@ def check(
 
     Examples
     --------
+    >>> import numpy as np
     >>> checked = check(np.log([[0.6, 0.4]]), np.array([[0.5, 0.5]]), limits=["distmean < 0.001"])
     >>> checked.status, *checked.failures()
     ('failed', 'distmean is 0.020411, expected distmean < 0.001; would pass with distmean < 0.0205')

@@ -743,6 +743,14 @@ def test_the_histogram_of_a_failure_counts_the_losses_of_both(
         assert [int(row[1 + column]) for row in rows] == counts.tolist()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+def test_a_result_that_nobody_could_read_is_no_pass(kldiv: Kldiv) -> None:
+    command = [sys.executable, "-m", "kldiv_cli", "check", *shlex.split(GOOD), *LIMIT]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "the result was not written whole" in done.stderr) == (2, True)
+
+
 # Numbers
 
 
