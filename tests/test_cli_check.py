@@ -438,7 +438,7 @@ def test_a_pattern_chooses_pairs_and_one_that_chooses_none_is_refused(kldiv: Kld
 
 
 def test_without_arguments_a_pyproject_is_wanted_that_says_something_of_kldiv(kldiv: Kldiv) -> None:
-    assert "pyproject.toml: no such file" in refused(kldiv("check"))
+    assert "no pyproject.toml here" in refused(kldiv("check"))
     Path("pyproject.toml").write_text("[tool.other]\n")
     assert "no table [tool.kldiv]" in refused(kldiv("check"))
     Path("pyproject.toml").write_text("[tool.kldiv]\n")
