@@ -92,12 +92,13 @@ class Reports:
             self._tell_github(results)
 
     def _reports(self) -> Iterator[_Report]:
-        from kldiv_cli.report.gate import MARKDOWN_MARK, markdown_file
-        from kldiv_cli.report.junit import JUNIT_MARK, junit_xml
-
         if self.junit is not None:
+            from kldiv_cli.report.junit import JUNIT_MARK, junit_xml
+
             yield _Report("junit", self.junit, JUNIT_MARK, junit_xml)
         if self.markdown is not None:
+            from kldiv_cli.report.gate import MARKDOWN_MARK, markdown_file
+
             yield _Report("markdown", self.markdown, MARKDOWN_MARK, markdown_file)
 
     def _tell_github(self, results: Sequence[Checked]) -> None:
