@@ -30,8 +30,6 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
             raise OutputError(f"{address}: is not a regular file")
         if path.exists() and not force:
             raise OutputError(f"{address}: exists; overwrite it with --force")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{address}: {path.parent} can't be written to; choose another directory")
     for source in inputs:
         if _is_same_file(path, source):
             raise OutputError(f"{address}: is the input {source}; choose another name")

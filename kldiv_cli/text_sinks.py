@@ -24,6 +24,8 @@ def check_output_text(
     with explained(Path(address)):
         path = Path(os.path.realpath(address))
     check_place(f"{option} {address}", path, inputs, force=force or _begins_with(path, mark))
+    with explained(path):
+        new_temporary(path).unlink()  # the work before the writing may be long
     return path
 
 

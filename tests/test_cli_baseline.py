@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pytest
 
 from kldiv_cli.__main__ import main
-from kldiv_cli.atomic import new_temporary
+from kldiv_cli.atomic import publish
 from kldiv_cli.baseline_file import read_baseline
 
 FORMATS = ("plain", "table", "json", "jsonl", "csv", "md")
@@ -256,11 +256,11 @@ def test_what_another_wrote_meanwhile_is_not_overwritten(
 def test_a_baseline_that_came_at_the_last_moment_is_not_overwritten(
     kldiv: Kldiv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(path: Path) -> Path:
+    def late(temporary: Path, path: Path, *, force: bool) -> None:
         path.write_text("another's")
-        return new_temporary(path)
+        publish(temporary, path, force=force)
 
-    monkeypatch.setattr("kldiv_cli.text_sinks.new_temporary", late)
+    monkeypatch.setattr("kldiv_cli.text_sinks.publish", late)
     assert "b.json: exists by now" in error(kldiv("baseline", "record", *PAIR))
     assert Path("b.json").read_text() == "another's"
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,23 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def shut() -> Iterator[Path]:
+    """A directory that anyone may read and we may not write to, even if we are root."""
+    if os.name != "posix":
+        pytest.skip("needs the permissions of POSIX")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        (Path(name) / "old.json").write_text("old")
+        os.chmod(name, 0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.setresuid(65534, 65534, 0)
+        yield Path(name)
+        if root:
+            os.setresuid(0, 0, 0)
+        os.chmod(name, 0o755)
 
 
 # Whole or not at all
@@ -177,3 +195,15 @@ def test_an_input_is_not_overwritten(path: Path) -> None:
     path.touch()
     with pytest.raises(OutputError, match="is the input"):
         check_output_text("md", str(path), [str(path)], force=True)
+
+
+def test_a_directory_that_cannot_be_written_to_is_told_before_the_work(shut: Path) -> None:
+    with pytest.raises(
+        OutputError, match=rf"^{shut}/old.json: Permission denied; nothing was written there$"
+    ):
+        check_output_text("baseline", str(shut / "old.json"), [], force=True)
+
+
+def test_looking_whether_a_file_can_be_written_leaves_nothing_there(path: Path) -> None:
+    check_output_text("baseline", str(path), [])
+    assert list(path.parent.iterdir()) == []
