@@ -562,7 +562,7 @@ def test_an_output_on_a_read_only_file_system_is_named(folder: Path, mount: Moun
     place = mount("size=64k")
     (place / name).write_bytes(b"the old output")
     mount("remount,ro")
-    check_output_failure(folder, str(place / name), ["--force"], str(place / name), "can't be written to")
+    check_output_failure(folder, str(place / name), ["--force"], str(place / name), "Read-only file system")
     assert (place / name).read_bytes() == b"the old output"
 
 

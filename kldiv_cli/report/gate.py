@@ -98,7 +98,7 @@ def told_findings(results: Sequence[Checked]) -> Iterator[tuple[str, str]]:
             yield "error", f"{where}{result.error}"
         for finding in result.findings:
             if finding.severity == "error":
-                yield "error", f"{where}{finding.message} (let it pass with --allow {finding.id})"
+                yield "error", f"{where}{finding.message} (to let it pass, allow {finding.id})"
                 continue
             told[finding.id] += 1
             if shared[finding.id] <= _TOLD_ALIKE:

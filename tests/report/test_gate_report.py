@@ -170,7 +170,7 @@ def test_a_finding_that_fails_a_pair_is_a_row_of_its_own() -> None:
 def test_findings_are_told_under_markdown_with_what_lets_them_pass() -> None:
     text = render_checked([nonfinite(), broken()], "md")
     assert "- **error**: nan: " in text
-    assert "(let it pass with --allow nan-terms)" in text
+    assert "(to let it pass, allow nan-terms)" in text
     assert "- **error**: ugly: q.npy: no such file" in text
 
 
