@@ -77,7 +77,7 @@ def shuffled(value: Any, rng: random.Random) -> Any:
 
 
 @given(baselines())
-@repeatable(100)
+@repeatable(60)
 def test_a_baseline_reads_back_to_an_equal_one(baseline: Baseline) -> None:
     again = parsed(baseline_text(baseline))
     assert repr(sorted_in_all(again)) == repr(sorted_in_all(baseline))

@@ -198,7 +198,7 @@ def test_a_part_that_is_hashed_already_or_missing_is_not_passed_over(random_arra
 # Of inputs, wherever they lie
 
 
-@repeatable(150)
+@repeatable(75)
 @given(any_cases(), cuts(), st.integers(1, 4), st.data())
 def test_the_digests_of_arrays_in_memory_do_not_depend_on_how_they_are_cut_or_lie(
     case: Case, cut: Cut, workers: int, data: st.DataObject
@@ -220,7 +220,7 @@ def test_the_digests_of_arrays_in_memory_do_not_depend_on_how_they_are_cut_or_li
         assert digests_of(evaluation) == {name: sha256_of(array) for name, array in case.inputs().items()}
 
 
-@repeatable(80)
+@repeatable(50)
 @given(any_cases(), cuts(), st.integers(1, 3), st.data())
 def test_the_digests_of_files_are_those_of_the_arrays_in_them(
     case: Case, cut: Cut, workers: int, data: st.DataObject

@@ -62,7 +62,7 @@ from kldiv_cli.spec import resolve_spec
 # Nothing changes a bit
 
 
-@repeatable(150)
+@repeatable(75)
 @given(any_cases(), cuts(), st.integers(1, 3))
 def test_block_size_and_workers_change_no_bit(case: Case, cut: Cut, workers: int) -> None:
     expected = run(case.options, case.inputs(), cut=whole(cut), workers=1)
@@ -71,7 +71,7 @@ def test_block_size_and_workers_change_no_bit(case: Case, cut: Cut, workers: int
     assert obtained.fingerprint == expected.fingerprint
 
 
-@repeatable(70)
+@repeatable(50)
 @given(any_cases(WINDOWED), st.data())
 def test_a_distribution_larger_than_a_block_is_read_in_windows_to_the_same_bits(
     case: Case, data: st.DataObject
@@ -100,7 +100,7 @@ def test_the_memory_limit_changes_no_bit(case: Case, cut: Cut, workers: int, fac
     assert obtained.fingerprint == expected.fingerprint
 
 
-@repeatable(100)
+@repeatable(60)
 @given(any_cases(), cuts(), st.data())
 def test_storage_order_and_byte_order_change_no_bit(case: Case, cut: Cut, data: st.DataObject) -> None:
     kinds: list[Callable[[AnyArray], AnyArray]] = [np.asfortranarray, strided, swapped, read_only]
@@ -110,7 +110,7 @@ def test_storage_order_and_byte_order_change_no_bit(case: Case, cut: Cut, data: 
     assert obtained.fingerprint == run(case.options, case.inputs(), cut=whole(cut)).fingerprint
 
 
-@repeatable(100)
+@repeatable(60)
 @given(any_cases(), cuts(), st.data())
 def test_the_file_format_changes_no_bit(case: Case, cut: Cut, data: st.DataObject) -> None:
     workers = data.draw(st.integers(1, 3))
@@ -416,7 +416,7 @@ def test_weights_broadcast_as_numpy_broadcasts_them(case: Case) -> None:
     assert obtained.fingerprint == run(case.options, full, cut=whole(Cut(4))).fingerprint
 
 
-@repeatable(80)
+@repeatable(50)
 @given(shapes(), st.data(), SEEDS, st.sampled_from(["kl", "bce"]))
 def test_broadcast_stretches_both_sides_as_numpy_does(
     shape: tuple[int, ...], data: st.DataObject, seed: int, loss: str
@@ -518,7 +518,7 @@ def test_there_are_no_groups_unless_asked_for() -> None:
 # What is found
 
 
-@repeatable(80)
+@repeatable(50)
 @given(shapes(), st.data(), SEEDS, cuts(), st.sampled_from(["limit", "torch"]))
 def test_zero_and_infinite_terms_are_counted_and_the_first_of_each_is_named(
     shape: tuple[int, ...], data: st.DataObject, seed: int, cut: Cut, policy: str
@@ -580,7 +580,7 @@ def test_undefined_terms_are_counted_and_the_first_is_named(
     assert_found(outcome, "nan-terms", bad, math.nan)
 
 
-@repeatable(80)
+@repeatable(50)
 @given(shapes(), st.data(), SEEDS, cuts())
 def test_distributions_below_zero_are_counted_and_the_least_is_named(
     shape: tuple[int, ...], data: st.DataObject, seed: int, cut: Cut

@@ -78,7 +78,7 @@ def exact_total(losses: Array) -> float:
 # Against the map
 
 
-@repeatable(150)
+@repeatable(75)
 @given(partly_masked(), cuts())
 def test_scalars_and_divisors_are_those_of_what_counts_in_the_map(case: Case, cut: Cut) -> None:
     cut = whole(cut)._replace(segment=1 << 12)
@@ -105,7 +105,7 @@ def test_scalars_and_divisors_are_those_of_what_counts_in_the_map(case: Case, cu
         assert scalars.batch == divisors.get("batchmean", scalars.batch)
 
 
-@repeatable(150)
+@repeatable(75)
 @given(partly_masked())
 def test_statistics_and_the_worst_are_those_of_what_counts_in_the_map(case: Case) -> None:
     for evaluation in run(case.options, case.inputs()).evaluations:
@@ -136,7 +136,7 @@ def test_statistics_and_the_worst_are_those_of_what_counts_in_the_map(case: Case
             assert found.standard_error == pytest.approx(spread, rel=1e-6, abs=1e-14 * abs(losses).max())
 
 
-@repeatable(80)
+@repeatable(50)
 @given(partly_masked(SINGLE), cuts())
 def test_the_map_of_a_selection_is_the_map_of_everything_with_nan_where_nothing_counts(
     case: Case, cut: Cut
@@ -169,7 +169,7 @@ def test_the_split_by_target_is_that_of_what_counts(case: Case) -> None:
             assert group.total.value == math.fsum(losses.tolist())
 
 
-@repeatable(80)
+@repeatable(50)
 @given(partly_masked(SINGLE))
 def test_findings_are_those_of_what_counts(case: Case) -> None:
     (evaluation,) = run(case.options, case.inputs()).evaluations
@@ -205,7 +205,7 @@ def test_findings_are_those_of_what_counts(case: Case) -> None:
 ROW_FORMS = st.sampled_from(["without axis", "stretched", "full"])
 
 
-@repeatable(150)
+@repeatable(75)
 @given(cases(), st.floats(0.1, 1.0), ROW_FORMS, SEEDS)
 def test_masked_distributions_give_what_is_computed_without_them(
     case: Case, share: float, form: str, seed: int
@@ -251,7 +251,7 @@ def test_masked_distributions_give_what_is_computed_without_them(
             assert [(worst.index, worst.value.hex()) for worst in ours.worst] == back
 
 
-@repeatable(80)
+@repeatable(50)
 @given(cases([kind for kind in SINGLE if kind.losses == ("bce",) and not kind.softmax]), SEEDS)
 def test_bce_of_masked_elements_is_bce_of_those_chosen(case: Case, seed: int) -> None:
     assume(case.kind.targets != "labels" and case.kind.predictions != "log-probs")
@@ -278,7 +278,7 @@ def test_bce_of_masked_elements_is_bce_of_those_chosen(case: Case, seed: int) ->
 GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, -100.0, 999.0])
 
 
-@repeatable(150)
+@repeatable(75)
 @given(partly_masked(), cuts(), GARBAGE, st.integers(1, 3))
 def test_what_stands_where_nothing_counts_changes_nothing(
     case: Case, cut: Cut, garbage: float, workers: int
@@ -480,7 +480,7 @@ def test_partly_masked_distributions_larger_than_a_block_give_the_same_bits(
 # A trimmed axis
 
 
-@repeatable(80)
+@repeatable(50)
 @given(cases(), st.integers(1, 9), st.booleans(), SEEDS)
 def test_trimming_is_cutting_by_hand(case: Case, extra: int, longer_predictions: bool, seed: int) -> None:
     """What is appended to either side is left out before anything is normalised."""

@@ -29,7 +29,7 @@ def losses_of(case: Case) -> Array:
     return np.asarray(rows.sum(axis=-1)).ravel()
 
 
-@repeatable(120)
+@repeatable(60)
 @given(cases(SINGLE, special=False))
 def test_statistics_are_those_of_numpy_of_the_losses_of_the_map(case: Case) -> None:
     losses = losses_of(case)
@@ -71,7 +71,7 @@ def assert_sketches(sketched: Evaluation, kept: Evaluation) -> None:
     assert (ours.exact, theirs.exact) == (ours.count == 0, True)
 
 
-@repeatable(120)
+@repeatable(60)
 @given(any_cases())
 def test_too_many_values_are_sketched_and_everything_else_is_the_same(case: Case) -> None:
     kept, sketched = run(case.options, case.inputs()), run(case.options, case.inputs(), cut=SKETCHED)

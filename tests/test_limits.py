@@ -28,7 +28,7 @@ from kldiv_cli.limits import (
 from kldiv_cli.statistics import percentile_name
 from kldiv_cli.streams import printable
 
-repeatable = settings(derandomize=True, deadline=None, max_examples=300)
+repeatable = settings(derandomize=True, deadline=None, max_examples=150)
 
 RUN = {"mean": 0.5, "p50": 0.25, "p99": 2.0, "p99.9": 4.0, "bce.mean": 0.125, "top1": 0.75, "zero": 0.0}
 STORED = {"mean": 0.25, "p99.9": 3.0, "blocks.standard_error": 0.0625}

@@ -853,7 +853,7 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=400, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(tables=SUITES)
 def test_no_tables_raise_anything_but_our_own_errors(dump: Path, tables: dict[str, Any]) -> None:
     os.chdir(dump)
@@ -869,7 +869,7 @@ def test_no_tables_raise_anything_but_our_own_errors(dump: Path, tables: dict[st
         )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=80, deadline=None)
 @given(contents=st.binary(max_size=40) | st.text("[]{}=.\"'\n\\ab1-:#", max_size=40).map(str.encode))
 def test_no_bytes_raise_anything_but_our_own_errors(dump: Path, contents: bytes) -> None:
     os.chdir(dump)

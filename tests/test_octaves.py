@@ -53,7 +53,7 @@ def kept(values: Array, counted: npt.NDArray[np.bool_] | None = None) -> Kept:
 # Values
 
 
-@repeatable(300)
+@repeatable(120)
 @given(VALUES)
 def test_every_value_is_counted_in_its_octave(values: Array) -> None:
     octaves = octaves_of(values)
@@ -80,7 +80,7 @@ def test_what_has_no_octave_is_counted_beside_them() -> None:
     assert Octaves().total == 0
 
 
-@repeatable(150)
+@repeatable(75)
 @given(VALUES, SEEDS)
 def test_parts_merge_in_any_order_to_the_octaves_of_the_whole(values: Array, seed: int) -> None:
     part = np.random.default_rng(seed).integers(0, 3, values.size)
@@ -97,7 +97,7 @@ def test_octaves_can_be_pickled() -> None:
 # All values, and too many of them
 
 
-@repeatable(300)
+@repeatable(120)
 @given(VALUES, SEEDS)
 def test_a_sketch_has_exactly_the_octaves_of_the_values(values: Array, seed: int) -> None:
     part = np.random.default_rng(seed).integers(0, 3, values.size)
@@ -134,7 +134,7 @@ def test_kept_values_have_the_octaves_of_those_that_count(share: float | None) -
 # Whole evaluations
 
 
-@repeatable(100)
+@repeatable(60)
 @given(any_cases(SINGLE), cuts(), st.integers(1, 3))
 def test_the_histogram_is_of_the_losses_of_what_counts(case: Case, cut: Cut, workers: int) -> None:
     """One segment a distribution, so that NumPy adds up the same terms."""

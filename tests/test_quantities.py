@@ -57,14 +57,14 @@ def in_json(evaluation: Evaluation, name: str) -> Any:
 
 
 @given(computations())
-@repeatable(120)
+@repeatable(60)
 def test_the_names_are_known_before_anything_is_computed(computed: tuple[Spec, Any]) -> None:
     spec, evaluations = computed
     assert known_names(spec) == tuple(quantities(evaluations))
 
 
 @given(computations())
-@repeatable(120)
+@repeatable(60)
 def test_each_number_is_that_of_computes_json_at_the_same_name(computed: tuple[Spec, Any]) -> None:
     _, evaluations = computed
     for evaluation in evaluations:

@@ -56,7 +56,7 @@ def read_through(source: Source, memory: int) -> AnyArray:
     return np.concatenate([np.empty(0, source.dtype), *parts])
 
 
-@repeatable(200)
+@repeatable(120)
 @given(shapes(min_dims=0), SEEDS, st.integers(1, 4000), st.data())
 def test_every_format_is_read_in_c_order_in_any_memory(
     shape: tuple[int, ...], seed: int, memory: int, data: st.DataObject
@@ -70,7 +70,7 @@ def test_every_format_is_read_in_c_order_in_any_memory(
             source.close()
 
 
-@repeatable(150)
+@repeatable(75)
 @given(shapes(min_dims=2, longest=12), SEEDS, st.integers(1, 2000), st.data())
 def test_slices_of_fortran_order_are_read_in_c_order(
     shape: tuple[int, ...], seed: int, memory: int, data: st.DataObject

@@ -34,7 +34,7 @@ def texts(
     st.floats(0, 10),
     st.floats(0, 2),
 )
-@repeatable(300)
+@repeatable(120)
 def test_every_run_passes_every_limit_that_is_suggested_of_them(
     numbers: list[tuple[float, float, float]], sigmas: float, floor: float
 ) -> None:
@@ -47,7 +47,7 @@ def test_every_run_passes_every_limit_that_is_suggested_of_them(
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6), st.floats(0, 5), st.floats(0, 1))
-@repeatable(200)
+@repeatable(120)
 def test_the_limit_is_mean_and_deviations_or_the_floor_rounded_up_to_three_digits(
     values: list[float], sigmas: float, floor: float
 ) -> None:
@@ -61,7 +61,7 @@ def test_the_limit_is_mean_and_deviations_or_the_floor_rounded_up_to_three_digit
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 5), st.floats(0, 1))
-@repeatable(200)
+@repeatable(120)
 def test_a_share_is_limited_from_below_with_room_of_what_it_lacks_to_one(
     shares: list[float], sigmas: float, floor: float
 ) -> None:
@@ -193,7 +193,7 @@ def test_sigmas_and_floor_are_finite_and_not_negative(name: str, value: float) -
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9))
-@repeatable(200)
+@repeatable(120)
 def test_the_text_is_toml_of_the_pairs_and_their_limits_whatever_they_are_called(name: str) -> None:
     runs = runs_of(recorded(distmean=1.0, top1=0.5), recorded(distmean=1.2, top1=0.6), name=name)
     suggested = suggest_limits(runs, sigmas=3, floor=0.05)

@@ -204,7 +204,7 @@ def top1_of(case: Case, cut: Cut | None = None, **resources: int) -> Share:
     return share
 
 
-@repeatable(150)
+@repeatable(75)
 @given(any_cases(OF_KL), cuts(), st.integers(1, 3), st.sampled_from([0.0, 0.1, 0.5]), SEEDS)
 def test_top1_is_that_of_every_distribution_by_hand_however_it_is_cut(
     case: Case, cut: Cut, workers: int, share: float, seed: int
