@@ -49,7 +49,7 @@ def case_of(
     targets: ArrayOrPath,
     options: Mapping[str, Any],
     *,
-    limits: Sequence[str] = (),
+    limits: Iterable[str] = (),
     allow: Iterable[str] = (),
     baseline: Baseline | None = None,
     judged: bool = True,

@@ -109,6 +109,18 @@ def test_without_limits_there_is_no_check(run: Runs) -> None:
     result.stdout.fnmatch_lines(["*missing 1 required keyword-only argument: 'limits'*"])
 
 
+def test_limits_and_allowed_findings_may_come_from_generators(run: Runs, pytester: pytest.Pytester) -> None:
+    text = """\
+def test_it(kldiv_check):
+    limits = (f"{name} < BOUND" for name in ("distmean", "p99"))
+    kldiv_check(Z, Z, limits=limits, allow=iter(["identical"]), log_softmax=-1, targets_are="logits")
+"""
+    update = ("--kldiv-baseline", "base.json", "--kldiv-update")
+    run(text.replace("BOUND", "-1e-9")).assert_outcomes(failed=1)
+    run(text.replace("BOUND", "baseline + 1e-9"), *update).assert_outcomes(passed=1)
+    assert "test_it.py::test_it" in stored(pytester.path / "base.json")
+
+
 def test_every_option_of_a_pair_is_one_of_the_fixture(run: Runs, tmp_path: Path) -> None:
     values = {
         "loss": "bce", "log_softmax": -1, "predictions_are": "logits", "targets_are": "probs",
