@@ -90,10 +90,11 @@ class Gate:
             self.recorded[name] = measured.recorded()
 
     def write(self) -> None:
-        """Write what was recorded, beside what the file has of other checks."""
+        """Write what was recorded, beside what the file has of other checks by now."""
         from kldiv_cli.baseline_file import baseline_text
         from kldiv_cli.text_sinks import check_output_text, write_text
 
+        self._baseline = None
         baseline = self.baseline()
         assert baseline is not None
         place = check_output_text("kldiv-baseline", baseline.path, (), force=True)

@@ -208,6 +208,23 @@ def test_an_update_keeps_what_the_file_has_of_tests_that_did_not_run(
     assert after["test_it.py::test_other"] != before["test_it.py::test_other"]
 
 
+def test_an_update_keeps_what_another_run_wrote_meanwhile(run: Runs, pytester: pytest.Pytester) -> None:
+    base = ("--kldiv-baseline", "base.json")
+    run(HELD, *base, "--kldiv-update").assert_outcomes(passed=1)
+    text = """\
+def test_new(kldiv_check):
+    import pathlib
+    kldiv_check(Z, P, limits=["distmean < baseline * 1.1"], log_softmax=-1)
+    path = pathlib.Path("base.json")
+    path.write_text(path.read_text().replace("test_held", "test_meanwhile"))
+"""
+    run(text, *base, "--kldiv-update").assert_outcomes(passed=1)
+    assert stored(pytester.path / "base.json").keys() == {
+        "test_it.py::test_meanwhile",
+        "test_it.py::test_new",
+    }
+
+
 def test_an_update_records_what_limits_name(run: Runs, pytester: pytest.Pytester) -> None:
     text = HELD.replace("distmean < baseline * 1.1", "p99.97 <= baseline.p99.98")
     base = ("--kldiv-baseline", "base.json")
