@@ -11,7 +11,7 @@ from kldiv_cli.errors import ShapeMismatch, UsageError
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
 from kldiv_cli.octaves import Octaves
-from kldiv_cli.quantities import named, quantities_of
+from kldiv_cli.quantities import named, once_named, quantities_of
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.streams import printable
 
@@ -164,7 +164,9 @@ def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Itera
     other = [
         role
         for role, described in before.items()
-        if role != "predictions" and described.sha256 != now.inputs[role].sha256
+        # Of other shapes the same bytes may be stretched in another way.
+        if role != "predictions"
+        and (described.shape, described.sha256) != (now.inputs[role].shape, now.inputs[role].sha256)
     ]
     if other:
         yield Finding(
@@ -192,7 +194,7 @@ def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Itera
 def changes(old: Baseline, new: Baseline) -> Iterator[Change]:
     """Every number of every pair, before and after; of pairs that are gone too."""
     for pair in (*new.pairs, *(name for name in old.pairs if name not in new.pairs)):
-        before, after = (_flat(baseline.pairs.get(pair)) for baseline in (old, new))
+        before, after = (_numbers(baseline.pairs.get(pair)) for baseline in (old, new))
         for name in dict.fromkeys((*after, *before)):
             yield Change(pair, name, before.get(name), after.get(name))
 
@@ -210,12 +212,5 @@ def other_changes(old: Baseline, new: Baseline) -> Iterator[str]:
             yield f"{pair}: {', '.join(dict.fromkeys(names))}"
 
 
-def _flat(recorded: Recorded | None) -> dict[str, float]:
-    if recorded is None:
-        return {}
-    several = len(recorded.statistics) > 1
-    return {
-        f"{loss}.{name}" if several else name: value
-        for loss, of_loss in recorded.statistics.items()
-        for name, value in of_loss.items()
-    }
+def _numbers(recorded: Recorded | None) -> dict[str, float]:
+    return {} if recorded is None else once_named(recorded.statistics)

@@ -49,7 +49,7 @@ def case_of(
     targets: ArrayOrPath,
     options: Mapping[str, Any],
     *,
-    limits: Sequence[str] = (),
+    limits: Iterable[str] = (),
     allow: Iterable[str] = (),
     baseline: Baseline | None = None,
     judged: bool = True,
@@ -118,6 +118,17 @@ def _check_names(limits: Sequence[Limit], spec: Spec) -> None:
     for limit in limits:
         for name in sorted(limit.statistics - set(known)):
             raise UsageError(f"limit {limit.text!r}: no statistic {name!r}; {_instead(name, known)}")
+        for name in sorted(limit.statistics - {limit.statistic}):
+            if _are_one(name, limit.statistic):
+                raise UsageError(
+                    f"limit {limit.text!r}: {name} is {limit.statistic} itself, expected another statistic; "
+                    "write baseline for its stored value"
+                )
+
+
+def _are_one(name: str, other: str) -> bool:
+    """Whether two names that are known stand for one number, as ``kl.mean`` and ``mean`` of KL alone do."""
+    return plain_name(name) == plain_name(other) in (name, other)
 
 
 def _check_stored(limits: Sequence[Limit], recorded: Recorded | None, where: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -142,7 +142,7 @@ def check(
     targets: ArrayOrPath,
     /,
     *,
-    limits: Sequence[str],
+    limits: Iterable[str],
     baseline: Baseline | str | os.PathLike[str] | None = None,
     name: str = "check",
     allow: Iterable[str] = (),
@@ -156,7 +156,7 @@ def check(
     ----------
     predictions, targets : array, or path or address of one
         As in `evaluate`.
-    limits : sequence of str
+    limits : iterable of str
         Such as ``"distmean < 0.01"`` or ``"p99 < baseline * 1.1"``; at least one.
     baseline : path, optional
         The file that `kldiv baseline record` wrote, or its contents.
@@ -186,6 +186,7 @@ def check(
     >>> checked.status, *checked.failures()
     ('failed', 'distmean is 0.020411, expected distmean < 0.001; would pass with distmean < 0.0205')
     """
+    limits = limits if isinstance(limits, str) else tuple(limits)
     if isinstance(limits, str) or not limits:
         raise UsageError(f"limits {limits!r}: expected at least one in a list, such as ['distmean < 0.01']")
     stored = read_baseline(os.fspath(baseline)) if isinstance(baseline, (str, os.PathLike)) else baseline

@@ -22,7 +22,8 @@
     targets = "ref/{stem}.npy"
     group = "int8"
 
-A pair's options win over its group's, and those over the defaults'; `limits` and `allow` add up.
+A pair's options win over its group's, and those over the defaults'; `limits` and `allow` add up,
+but of limits on one side of one statistic `cases` holds a pair to the closest alone.
 No array is read, and no value is checked but for its type: what it means is known elsewhere.
 """
 

@@ -6,7 +6,7 @@ Every run of pytest loads it where kldiv is installed, so all else is imported w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +33,7 @@ class Gate:
         predictions: ArrayOrPath,
         targets: ArrayOrPath,
         *,
-        limits: Sequence[str],
+        limits: Iterable[str],
         name: str,
         allow: Iterable[str],
         options: dict[str, Any],
@@ -42,6 +42,8 @@ class Gate:
         from kldiv_cli.gate import check
         from kldiv_cli.limits import parse_limit
 
+        # Both are gone through more than once, which would find a generator empty.
+        limits, allow = (each if isinstance(each, str) else tuple(each) for each in (limits, allow))
         baseline = None
         if not isinstance(limits, str) and any(parse_limit(limit).stored for limit in limits):
             baseline = self.baseline()
@@ -69,7 +71,7 @@ class Gate:
         name: str,
         predictions: ArrayOrPath,
         targets: ArrayOrPath,
-        limits: Sequence[str],
+        limits: Iterable[str],
         allow: Iterable[str],
         options: dict[str, Any],
     ) -> None:
@@ -88,10 +90,11 @@ class Gate:
             self.recorded[name] = measured.recorded()
 
     def write(self) -> None:
-        """Write what was recorded, beside what the file has of other checks."""
+        """Write what was recorded, beside what the file has of other checks by now."""
         from kldiv_cli.baseline_file import baseline_text
         from kldiv_cli.text_sinks import check_output_text, write_text
 
+        self._baseline = None
         baseline = self.baseline()
         assert baseline is not None
         place = check_output_text("kldiv-baseline", baseline.path, (), force=True)
@@ -162,7 +165,7 @@ def kldiv_check(request: pytest.FixtureRequest) -> Callable[..., Checked]:
         targets: ArrayOrPath,
         /,
         *,
-        limits: Sequence[str],
+        limits: Iterable[str],
         name: str | None = None,
         allow: Iterable[str] = (),
         **options: Any,

@@ -15,7 +15,7 @@ from kldiv_cli.limits import percentile_of
 from kldiv_cli.spec import Loss, Spec
 from kldiv_cli.statistics import percentile_name
 
-__all__ = ["known_names", "named", "plain_name", "quantities", "quantities_of", "rank_of"]
+__all__ = ["known_names", "named", "once_named", "plain_name", "quantities", "quantities_of", "rank_of"]
 
 _COUNTS: Final = ("elements", "distributions", "batch")
 _GROUPS: Final = ("one", "zero", "between", "outside")
@@ -40,6 +40,12 @@ def named(by_loss: Mapping[Loss, Mapping[str, float]]) -> dict[str, float]:
         plain = {k: v for k, v in of_loss.items() if len(by_loss) == 1 or k in _COUNTS}
         every |= plain | {f"{loss}.{name}": value for name, value in of_loss.items()}
     return every
+
+
+def once_named(by_loss: Mapping[Loss, Mapping[str, float]]) -> dict[str, float]:
+    """The numbers of one loss by name, of two by ``LOSS.NAME``: each of them once."""
+    prefixes = {loss: f"{loss}." if len(by_loss) > 1 else "" for loss in by_loss}
+    return {f"{prefixes[loss]}{name}": of_loss[name] for loss, of_loss in by_loss.items() for name in of_loss}
 
 
 def quantities_of(evaluation: Evaluation) -> dict[str, float]:

@@ -247,6 +247,12 @@ def test_other_contents_of_what_predictions_are_held_against_are_a_warning(
     assert finding.message.startswith(f"{role} changed since the baseline was recorded")
 
 
+def test_a_weight_that_is_stretched_in_another_way_has_changed(compute: Compute) -> None:
+    q, bits, weight = np.array([[0.3, 0.7], [0.5, 0.6]]), np.eye(2), np.array([[1.0, 2.0]])
+    before, now = (compute(q, bits, loss="bce", weight=each) for each in (weight, weight.T))
+    assert findings_of(before, now) == [("inputs-changed", "warning")]
+
+
 def test_all_that_changed_is_told_in_one_finding(compute: Compute, arrays: dict[str, Array]) -> None:
     before = compute(log_softmax=-1, mask=arrays["mask"])
     now = compute(targets=arrays["q"], log_softmax=-1, mask=~arrays["mask"])

@@ -191,6 +191,19 @@ def test_allowed_findings_are_known_ones_and_text_is_one_of_them() -> None:
         case("distmean < 1", allow=["identical", "nan"])
 
 
+@pytest.mark.parametrize("limit", ["mean < 2 * kl.mean", "kl.p99.97 <= p99.97", "top1 >= 0.9 * kl.top1"])
+def test_a_statistic_is_not_held_to_itself_under_its_other_name(limit: str) -> None:
+    with pytest.raises(UsageError, match=r"itself, expected another statistic; write baseline"):
+        case(limit)
+
+
+def test_the_same_statistic_of_the_other_loss_and_of_the_baseline_is_another() -> None:
+    assert case("kl.sum < bce.sum", loss=("kl", "bce"), log_softmax=-1).limits
+    assert case("mean < baseline.kl.mean", baseline=baseline_of()).limits
+    with pytest.raises(UsageError, match=r"elements is kl\.elements itself"):
+        case("kl.elements <= elements", loss=("kl", "bce"), log_softmax=-1)
+
+
 def test_a_baseline_must_have_the_pair_and_every_number_that_a_limit_wants() -> None:
     assert case("distmean < baseline", baseline=baseline_of()).where == "base.json: a"
     with pytest.raises(UsageError, match=r"base\.json: has no pair 'a', it has 'b'; record it with"):

@@ -165,7 +165,8 @@ def test_two_reports_do_not_go_to_the_same_file(capsys: pytest.CaptureFixture[st
     before = contents(folder)
     assert check(*KEPT, "--junit", "report", "--markdown", "./report") == 2
     assert "--markdown ./report: is where --junit goes" in capsys.readouterr().err
-    assert contents(folder) == before
+    assert contents(folder).keys() - before.keys() == {"report"}
+    assert outcomes("report") == ["error"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links and modes of POSIX")
@@ -209,6 +210,20 @@ def test_what_is_wrong_before_anything_is_read_replaces_an_earlier_report(
     (command,) = commands_in(err)
     assert err.splitlines()[-1].startswith("kldiv: error: ")
     assert len(command.message) > 10
+
+
+@pytest.mark.parametrize("place", ["gone/report.md", "folder", "p.npy", "precious.txt"])
+def test_a_report_that_has_no_place_leaves_none_of_the_others_that_says_it_passed(
+    place: str, folder: Path
+) -> None:
+    Path("folder").mkdir()
+    Path("precious.txt").write_text("precious", "utf-8")
+    assert check(*KEPT, "--junit", "report.xml") == 0
+    before = contents(folder)
+    assert check(*KEPT, "--junit", "report.xml", "--markdown", place) == 2
+    assert outcomes() == ["error"]
+    after = contents(folder)
+    assert after | {"report.xml": b""} == before | {"report.xml": b""}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])

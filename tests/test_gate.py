@@ -212,10 +212,15 @@ def test_what_a_baseline_was_made_of_may_differ_in_predictions_only() -> None:
 # From Python
 
 
-@pytest.mark.parametrize("limits", [[], (), "distmean < 1", ""])
+@pytest.mark.parametrize("limits", [[], (), "distmean < 1", "", iter(())])
 def test_limits_come_in_a_list_of_at_least_one(limits: Any) -> None:
     with pytest.raises(UsageError, match="expected at least one in a list"):
         check(Z, P, limits=limits, log_softmax=-1)
+
+
+def test_limits_of_a_generator_all_hold() -> None:
+    checked = check(Z, P, limits=(f"{name} < 1e-9" for name in ("distmean", "p99")), log_softmax=-1)
+    assert [verdict.passed for verdict in checked.verdicts] == [False, False]
 
 
 def test_an_option_of_evaluate_means_the_same_and_an_unknown_one_is_refused() -> None:

@@ -109,6 +109,18 @@ def test_without_limits_there_is_no_check(run: Runs) -> None:
     result.stdout.fnmatch_lines(["*missing 1 required keyword-only argument: 'limits'*"])
 
 
+def test_limits_and_allowed_findings_may_come_from_generators(run: Runs, pytester: pytest.Pytester) -> None:
+    text = """\
+def test_it(kldiv_check):
+    limits = (f"{name} < BOUND" for name in ("distmean", "p99"))
+    kldiv_check(Z, Z, limits=limits, allow=iter(["identical"]), log_softmax=-1, targets_are="logits")
+"""
+    update = ("--kldiv-baseline", "base.json", "--kldiv-update")
+    run(text.replace("BOUND", "-1e-9")).assert_outcomes(failed=1)
+    run(text.replace("BOUND", "baseline + 1e-9"), *update).assert_outcomes(passed=1)
+    assert "test_it.py::test_it" in stored(pytester.path / "base.json")
+
+
 def test_every_option_of_a_pair_is_one_of_the_fixture(run: Runs, tmp_path: Path) -> None:
     values = {
         "loss": "bce", "log_softmax": -1, "predictions_are": "logits", "targets_are": "probs",
@@ -194,6 +206,23 @@ def test_an_update_keeps_what_the_file_has_of_tests_that_did_not_run(
     assert list(after) == [HELD_ID, "test_it.py::test_other"]
     assert after[HELD_ID] == before[HELD_ID]
     assert after["test_it.py::test_other"] != before["test_it.py::test_other"]
+
+
+def test_an_update_keeps_what_another_run_wrote_meanwhile(run: Runs, pytester: pytest.Pytester) -> None:
+    base = ("--kldiv-baseline", "base.json")
+    run(HELD, *base, "--kldiv-update").assert_outcomes(passed=1)
+    text = """\
+def test_new(kldiv_check):
+    import pathlib
+    kldiv_check(Z, P, limits=["distmean < baseline * 1.1"], log_softmax=-1)
+    path = pathlib.Path("base.json")
+    path.write_text(path.read_text().replace("test_held", "test_meanwhile"))
+"""
+    run(text, *base, "--kldiv-update").assert_outcomes(passed=1)
+    assert stored(pytester.path / "base.json").keys() == {
+        "test_it.py::test_meanwhile",
+        "test_it.py::test_new",
+    }
 
 
 def test_an_update_records_what_limits_name(run: Runs, pytester: pytest.Pytester) -> None:

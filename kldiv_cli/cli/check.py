@@ -68,14 +68,14 @@ def check(
     from kldiv_cli.report.progress import progress_of
 
     reports = Reports(junit=junit, markdown=markdown, github=github, force=force)
-    reports.check_places()
     try:
+        reports.check_places()
         shown = choose_format(format, json=json, precision=precision)
         selected = select(predictions, targets, computation, limit, allow, baseline, name, pair)
+        reports.check_places((*selected.files, *filter(None, (selected.baseline,))))
     except KldivError as error:
         reports.write_problem(name or predictions or "kldiv check", str(error))
         raise
-    reports.check_places((*selected.files, *filter(None, (selected.baseline,))))
     reports.begin([case.name for case in selected.cases])
     resources = Resources(workers=workers, memory=memory)
     watch = partial(progress_of, wanted=progress)

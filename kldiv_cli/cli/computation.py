@@ -57,10 +57,10 @@ def takes_computation(command: Command) -> Command:
 
 def arguments_of(computation: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `evaluate` that the options stand for."""
-    given = {name: value for name, value in computation.items() if value is not None}
-    if "loss" in given:
-        given["loss"] = tuple(name.value for name in given["loss"])
-    return given | {"quantiles": options.parse_numbers("quantiles", computation["quantiles"])}
+    arguments = {name: value for name, value in computation.items() if value is not None}
+    if "loss" in arguments:
+        arguments["loss"] = tuple(name.value for name in arguments["loss"])
+    return arguments | {"quantiles": options.parse_numbers("quantiles", computation["quantiles"])}
 
 
 def spec_of(computation: Mapping[str, Any], *, top1: bool = False) -> Spec:

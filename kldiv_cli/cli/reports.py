@@ -78,7 +78,7 @@ class Reports:
     def write_problem(self, name: str, problem: str) -> None:
         """Report why nothing was checked.
 
-        What the inputs are is not known then, so that even with `force` only earlier reports give way.
+        What the inputs are may not be known then, so that even with `force` only earlier reports give way.
         """
         from kldiv_cli.gate import Checked
         from kldiv_cli.text_sinks import check_output_text

@@ -12,7 +12,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from kldiv_cli.gate import Checked
-from kldiv_cli.quantities import quantities_of
+from kldiv_cli.quantities import once_named, quantities_of
 
 __all__ = ["JUNIT_MARK", "junit_xml"]
 
@@ -66,14 +66,12 @@ def _add_outcome(case: ElementTree.Element, tag: str, kind: str, lines: list[str
 
 def _properties(result: Checked) -> Iterator[tuple[str, str]]:
     """What the pair is and every number of it, by the names that limits have."""
-    for evaluation in result.evaluations:
-        several = len(result.evaluations) > 1
-        if evaluation is result.evaluations[0]:
-            yield "predictions", evaluation.predictions.address
-            yield "targets", evaluation.targets.address
-            yield "shape", str(evaluation.shape)
-        for name, value in quantities_of(evaluation).items():
-            yield f"{evaluation.loss}.{name}" if several else name, repr(value)
+    for evaluation in result.evaluations[:1]:
+        yield "predictions", evaluation.predictions.address
+        yield "targets", evaluation.targets.address
+        yield "shape", str(evaluation.shape)
+    for name, value in once_named({e.loss: quantities_of(e) for e in result.evaluations}).items():
+        yield name, repr(value)
 
 
 def _clean(text: str) -> str:
