@@ -79,6 +79,8 @@ def _rename_new(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise OutputError(f"{path}: exists by now; overwrite it with --force") from None
     except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise OutputError(f"{path}: exists by now; overwrite it with --force") from None
         os.replace(temporary, path)
 
 

@@ -136,9 +136,11 @@ def _check_stored(limits: Sequence[Limit], recorded: Recorded | None, where: str
         if limit.stored and recorded is None:
             raise UsageError(f"limit {limit.text!r}: needs a baseline; say which with --baseline FILE")
         for name in sorted(limit.stored - (set() if recorded is None else recorded.quantities().keys())):
+            quantile = percentile_of(plain_name(name))
+            hint = "" if quantile is None else f" (of a single pair with --quantiles {quantile:g})"
             raise UsageError(
                 f"{where}: has no {name!r}, which limit {limit.text!r} needs; record it with "
-                "kldiv baseline update"
+                f"kldiv baseline update{hint}"
             )
 
 

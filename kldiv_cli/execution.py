@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -71,7 +72,9 @@ class _Pool:
     def stop(self) -> None:
         self._stopped.set()
         for thread in self._threads:
-            thread.join()
+            # One whose start was interrupted can't be joined; if it runs after all, it finds no task.
+            with contextlib.suppress(RuntimeError):
+                thread.join()
 
     def _work(self) -> None:
         try:

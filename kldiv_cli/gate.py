@@ -83,6 +83,14 @@ class Checked(Measured):
             return "error"
         return "failed" if next(self.failures(), None) is not None else "passed"
 
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    def __bool__(self) -> bool:
+        """Whether it passed, so that ``assert check(...)`` is no gate that is always open."""
+        return self.passed
+
     def failures(self) -> Iterator[str]:
         """Why it failed, a line each: limits first."""
         yield from (failure_of(verdict) for verdict in self.verdicts if not verdict.passed)
@@ -129,7 +137,9 @@ def measure(
         It can't be computed.
     """
     inputs = open_inputs(case.predictions, case.targets, **case.files, allow_external=case.allow_external)
-    with contextlib.nullcontext() if watch is None else watch(case.spec, inputs) as progress:
+    with contextlib.ExitStack() as stack:
+        stack.callback(inputs.close)
+        progress = None if watch is None else stack.enter_context(watch(case.spec, inputs))
         evaluations = evaluate_to(case.spec, inputs, resources=resources, progress=progress, sha256=sha256)
     findings = list(dict.fromkeys(f for e in evaluations for f in _findings(e, case)))
     return Measured(
@@ -172,7 +182,7 @@ def check(
     Returns
     -------
     Checked
-        With `status` "passed" or "failed"; `failures` tell why.
+        True where it passed, else false: `failures` tell why.
 
     Raises
     ------

@@ -14,10 +14,17 @@ import pytest
 
 if TYPE_CHECKING:
     from kldiv_cli.api import ArrayOrPath
-    from kldiv_cli.baseline import Baseline, Recorded
+    from kldiv_cli.baseline import Baseline, Change, Recorded
     from kldiv_cli.gate import Checked
 
-__all__ = ["Gate", "kldiv_check", "pytest_addoption", "pytest_configure", "pytest_sessionfinish"]
+__all__ = [
+    "Gate",
+    "kldiv_check",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+]
 
 
 class Gate:
@@ -27,6 +34,7 @@ class Gate:
         self.path, self.update = path, update
         self.recorded: dict[str, Recorded] = {}
         self._baseline: Baseline | None = None
+        self._before: dict[str, Recorded] = {}
 
     def check(
         self,
@@ -37,8 +45,13 @@ class Gate:
         name: str,
         allow: Iterable[str],
         options: dict[str, Any],
+        used: set[str],
     ) -> Checked:
-        """Hold a pair to its limits; when the baseline is updated, to what the pair comes to now."""
+        """Hold a pair to its limits; when the baseline is updated, to what the pair comes to now.
+
+        `used` are the names that the test has held to the baseline already.
+        """
+        from kldiv_cli.errors import UsageError
         from kldiv_cli.gate import check
         from kldiv_cli.limits import parse_limit
 
@@ -46,6 +59,9 @@ class Gate:
         limits, allow = (each if isinstance(each, str) else tuple(each) for each in (limits, allow))
         baseline = None
         if not isinstance(limits, str) and any(parse_limit(limit).stored for limit in limits):
+            if name in used:
+                raise UsageError(f"{name}: is checked already in this test; give each check its own name=")
+            used.add(name)
             baseline = self.baseline()
             if self.update:
                 self._record(name, predictions, targets, limits, allow, options)
@@ -89,6 +105,13 @@ class Gate:
         if not measured.errors():
             self.recorded[name] = measured.recorded()
 
+    def changes(self) -> list[Change]:
+        """What was recorded, beside what the file had of it."""
+        from kldiv_cli.baseline import Baseline, changes
+
+        old = {name: pair for name, pair in self._before.items() if name in self.recorded}
+        return list(changes(Baseline(path="", pairs=old), Baseline(path="", pairs=self.recorded)))
+
     def write(self) -> None:
         """Write what was recorded, beside what the file has of other checks by now."""
         from kldiv_cli.baseline_file import baseline_text
@@ -97,6 +120,8 @@ class Gate:
         self._baseline = None
         baseline = self.baseline()
         assert baseline is not None
+        assert self._baseline is not None
+        self._before = dict(self._baseline.pairs)
         place = check_output_text("kldiv-baseline", baseline.path, (), force=True)
         write_text(place, baseline_text(baseline))
 
@@ -150,6 +175,32 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         pytest.exit(f"kldiv_check: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what an update accepted, each number before and after."""
+    gate = config.stash[_GATE]
+    if not gate.recorded:
+        return
+    from kldiv_cli.report.baseline import render_changes
+
+    terminalreporter.section(f"kldiv_check: updated {gate.path}")
+    terminalreporter.write(render_changes(gate.changes(), "plain", 6))
+
+
+_WORDS: Final = {
+    "--baseline FILE": "--kldiv-baseline FILE",
+    "kldiv baseline record": "pytest --kldiv-update",
+    "kldiv baseline update": "pytest --kldiv-update",
+    "--name": "name=",
+}
+
+
+def _in_pytest(message: str) -> str:
+    """What is said of the command's options, said of ours."""
+    for words, ours in _WORDS.items():
+        message = message.replace(words, ours)
+    return message
+
+
 @pytest.fixture
 def kldiv_check(request: pytest.FixtureRequest) -> Callable[..., Checked]:
     """Fail the test where a pair, in memory or stored, does not keep its limits.
@@ -159,6 +210,7 @@ def kldiv_check(request: pytest.FixtureRequest) -> Callable[..., Checked]:
     default the test's id).
     """
     gate = request.config.stash[_GATE]
+    used: set[str] = set()
 
     def check(
         predictions: ArrayOrPath,
@@ -174,18 +226,17 @@ def kldiv_check(request: pytest.FixtureRequest) -> Callable[..., Checked]:
         from kldiv_cli.errors import KldivError
         from kldiv_cli.report.gate import render_checked, told_findings
 
+        called = name or request.node.nodeid
+        problem = None
         try:
             checked = gate.check(
-                predictions,
-                targets,
-                limits=limits,
-                name=name or request.node.nodeid,
-                allow=allow,
-                options=options,
+                predictions, targets, limits=limits, name=called, allow=allow, options=options, used=used
             )
         except KldivError as error:
-            pytest.fail(f"kldiv_check: {error}", pytrace=False)
-        if checked.status != "passed":
+            problem = f"kldiv_check: {_in_pytest(str(error))}"
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
+        if not checked:
             told = "\n".join(f"{kind}: {message}" for kind, message in told_findings([checked]))
             pytest.fail(f"{render_checked([checked], 'plain', 6)}{told}", pytrace=False)
         return checked

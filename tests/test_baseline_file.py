@@ -296,7 +296,7 @@ def test_the_place_in_a_pair_is_told_whatever_it_is_called() -> None:
     next(iter(record["pairs"].values()))["statistics"]["kl"]["mean"] = None
     message = refusal(json.dumps(record))
     assert r'"a\n\u001b[31m' in message
-    assert message.endswith("; restore it, or remove it and record it anew")
+    assert message.endswith("; restore it, or choose another file to record")
 
 
 def test_a_missing_file_says_how_to_record_one(tmp_path: Path) -> None:

@@ -141,16 +141,22 @@ def test_a_baseline_without_pairs_takes_the_first(kldiv: Kldiv) -> None:
     assert pairs_of() == ["q"]
 
 
-@pytest.mark.parametrize("arguments", [PAIR, ("suite.toml",)])
-def test_a_pair_that_is_there_is_never_replaced(
-    kldiv: Kldiv, baseline: Path, arguments: tuple[str, ...]
-) -> None:
-    Path("suite.toml").write_text(SUITE.replace("pairs.one", "pairs.q"))
+def test_a_pair_that_is_there_is_never_replaced(kldiv: Kldiv, baseline: Path) -> None:
     before = files()
-    assert error(kldiv("baseline", "record", *arguments)) == (
-        "b.json: has the pair 'q' already; replace it with kldiv baseline update"
+    assert error(kldiv("baseline", "record", *PAIR)) == (
+        "b.json: has the pair 'q' already; replace what it has with kldiv baseline update"
     )
     assert files() == before
+
+
+def test_of_a_suite_the_pairs_that_the_baseline_lacks_are_added(kldiv: Kldiv, baseline: Path) -> None:
+    Path("suite.toml").write_text(SUITE.replace("pairs.one", "pairs.q"))
+    before = pairs_of()
+    assert kldiv("baseline", "record", "suite.toml").code == 0
+    assert (before, pairs_of()) == (["q"], ["q", "two"])
+    assert error(kldiv("baseline", "record", "suite.toml")) == (
+        "b.json: has the pair 'q' already and all others; replace what it has with kldiv baseline update"
+    )
 
 
 @pytest.mark.parametrize("command", ["record", "update"])

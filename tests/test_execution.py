@@ -213,3 +213,17 @@ def test_nothing_runs_before_the_first_result_is_asked_for() -> None:
 
 def test_there_is_at_least_one_processor_to_use() -> None:
     assert available_workers() >= 1
+
+
+def test_an_interrupt_while_a_thread_is_started_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "kldiv-1":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(run(range(100), failing_at(1000), 3))
+    assert caught.value.__context__ is None

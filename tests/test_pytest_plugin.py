@@ -266,7 +266,7 @@ def test_two_checks_of_one_name_are_refused_when_recorded(run: Runs, pytester: p
     result = run(TWICE, *base, "--kldiv-update")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        [f"kldiv_check: {HELD_ID}: is recorded already in this run; give each*name=*"]
+        [f"kldiv_check: {HELD_ID}: is checked already in this test; give each*name=*"]
     )
     run(NAMED, *base, "--kldiv-update").assert_outcomes(passed=1)
     assert {"one", "two"} <= stored(pytester.path / "base.json").keys()
@@ -336,3 +336,13 @@ def test_the_fixture_and_its_options_are_told_by_pytest(pytester: pytest.Pyteste
     pytester.runpytest_inprocess("--fixtures").stdout.fnmatch_lines(
         ["kldiv_check*", "*Fail the test where a*"]
     )
+
+
+def test_an_update_says_what_was_accepted_each_number_before_and_after(
+    run: Runs, pytester: pytest.Pytester
+) -> None:
+    update = ("--kldiv-baseline", "base.json", "--kldiv-update")
+    run(HELD, *update)
+    again = run(HELD.replace("kldiv_check(Z,", "kldiv_check(2 * Z,"), *update)
+    again.stdout.fnmatch_lines(["*kldiv_check: updated *base.json*", "*distmean*→*%"])
+    run(HELD).stdout.no_fnmatch_line("*updated*")

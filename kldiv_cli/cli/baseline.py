@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kldiv_cli.baseline import Baseline
     from kldiv_cli.budget import Resources
+    from kldiv_cli.cases import Case
     from kldiv_cli.cli.selection import Selected
     from kldiv_cli.gate import Measured
 
@@ -45,8 +46,9 @@ def record(
     All pairs of a suite, in the file that it names:
       kldiv baseline record suite.toml
 
-    A pair that the baseline already has is never replaced: that is what update is for. What would fail a
-    check whatever its limits, such as losses of nan or identical inputs, is not recorded unless allowed.
+    A pair that the baseline already has is never replaced: that is what update is for. Of a suite those that
+    it lacks are added. What would fail a check whatever its limits, such as losses of nan or identical
+    inputs, is not recorded unless allowed.
 
     Exit codes: 0 recorded, 1 a pair would fail any check, 2 nothing could be recorded, 3 an internal error.
     """
@@ -56,11 +58,7 @@ def record(
 
     selected = _selected(predictions, targets, computation, allow, baseline, name)
     old, place = _existing(_path_of(selected)), _place(selected)
-    for case in selected.cases:
-        if case.name in old.pairs:
-            raise UsageError(
-                f"{old.path}: has the pair {case.name!r} already; replace it with kldiv baseline update"
-            )
+    selected = selected._replace(cases=_new(selected.cases, old))
     measured = _measure(selected, Resources(workers=workers, memory=memory), progress)
     if measured is None:
         return 1
@@ -213,6 +211,17 @@ def _existing(path: str) -> Baseline:
     from kldiv_cli.baseline_file import read_baseline
 
     return read_baseline(path) if os.path.exists(path) else Baseline(path=path)
+
+
+def _new(cases: tuple[Case, ...], old: Baseline) -> tuple[Case, ...]:
+    """Those that the baseline lacks."""
+    new = tuple(case for case in cases if case.name not in old.pairs)
+    if not new:
+        raise UsageError(
+            f"{old.path}: has the pair {cases[0].name!r} already"
+            f"{' and all others' if len(cases) > 1 else ''}; replace what it has with kldiv baseline update"
+        )
+    return new
 
 
 def _measure(selected: Selected, resources: Resources, progress: bool | None) -> list[Measured] | None:

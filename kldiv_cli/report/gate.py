@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final, assert_never
 
+from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.findings import counted
 from kldiv_cli.gate import Checked, exit_code
 from kldiv_cli.limits import Verdict
@@ -65,7 +66,8 @@ def render_checked(
         case "jsonl":
             import json
 
-            return "".join(json.dumps(without_nonfinite(_pair_record(result))) + "\n" for result in results)
+            records = ({"schema": SCHEMA, **_pair_record(result)} for result in results)
+            return "".join(json.dumps(without_nonfinite(record)) + "\n" for record in records)
         case unknown:
             assert_never(unknown)
 
@@ -160,8 +162,20 @@ def _pair_record(result: Checked) -> dict[str, Any]:
     record["limits"] = [_verdict_record(verdict) for verdict in result.verdicts]
     record["statistics"] = {e.loss: quantities_of(e) for e in result.evaluations}
     record["worst"] = {e.loss: [worst._asdict() for worst in e.worst] for e in result.evaluations}
+    record["histogram"] = {e.loss: _histogram_record(result, e) for e in result.evaluations}
     record["findings"] = [asdict(finding) for finding in result.findings]
     return record
+
+
+def _histogram_record(result: Checked, evaluation: Evaluation) -> dict[str, Any]:
+    """How many losses lie in each octave: now, and when the baseline was recorded."""
+    now = evaluation.statistics.histogram
+    before = None if result.baseline is None else result.baseline.histograms.get(evaluation.loss)
+    both = {"now": now, "baseline": before}
+    return {
+        when: None if octaves is None else octaves._asdict() | {"counts": list(octaves.counts)}
+        for when, octaves in both.items()
+    }
 
 
 def _verdict_record(verdict: Verdict) -> dict[str, Any]:

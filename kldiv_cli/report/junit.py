@@ -7,7 +7,7 @@ of its own, so that each pair is a suite.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from xml.etree import ElementTree
 
@@ -55,13 +55,23 @@ def _add_suite(suites: ElementTree.Element, result: Checked) -> None:
     if result.error is not None:
         _add_outcome(case, "error", "could not be computed", [result.error])
     elif result.status == "failed":
-        _add_outcome(case, "failure", "limit", list(result.failures()))
+        _add_outcome(case, "failure", "limit", list(result.failures()), _worst(result))
 
 
-def _add_outcome(case: ElementTree.Element, tag: str, kind: str, lines: list[str]) -> None:
+def _add_outcome(
+    case: ElementTree.Element, tag: str, kind: str, lines: list[str], beside: Iterable[str] = ()
+) -> None:
     message = lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
     outcome = ElementTree.SubElement(case, tag, {"type": kind, "message": _clean(message)})
-    outcome.text = _clean("\n".join(lines))
+    outcome.text = _clean("\n".join((*lines, *beside)))
+
+
+def _worst(result: Checked) -> Iterator[str]:
+    """The largest losses of each kind, a line each."""
+    for evaluation in result.evaluations:
+        ranked = ", ".join(f"{worst.value:.6g} at {list(worst.index)}" for worst in evaluation.worst)
+        if ranked:
+            yield f"worst {evaluation.loss}: {ranked}"
 
 
 def _properties(result: Checked) -> Iterator[tuple[str, str]]:

@@ -109,7 +109,7 @@ def test_a_record_has_every_field_under_its_name() -> None:
     distmean = np.sum(TARGETS * (np.log(TARGETS) - PREDICTIONS)) / 3
     assert set(bad) == {
         *("pair", "status", "error", "predictions", "targets", "shape", "axis"),
-        *("limits", "statistics", "worst", "findings"),
+        *("limits", "statistics", "worst", "histogram", "findings"),
     }
     assert (bad["status"], bad["error"], bad["shape"], bad["axis"]) == ("failed", None, [3, 2], 1)
     assert bad["limits"][0] == {
@@ -128,7 +128,8 @@ def test_a_record_has_every_field_under_its_name() -> None:
 def test_json_lines_are_the_results_of_the_record() -> None:
     results = [failing(), passing(), broken()]
     lines = render_checked(results, "jsonl").splitlines()
-    assert [strict_json(line) for line in lines] == strict_json(render_checked(results, "json"))["results"]
+    whole = strict_json(render_checked(results, "json"))["results"]
+    assert [strict_json(line) for line in lines] == [{"schema": "kldiv/1", **result} for result in whole]
 
 
 def test_json_has_no_bare_nan_or_infinity_but_names_them() -> None:
@@ -151,6 +152,7 @@ def test_what_could_not_be_computed_has_its_error_and_no_numbers() -> None:
         "limits": [],
         "statistics": {},
         "worst": {},
+        "histogram": {},
         "findings": [],
     }
     (row,) = csv.DictReader(io.StringIO(render_checked([broken()], "csv")))

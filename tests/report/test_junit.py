@@ -162,7 +162,11 @@ def test_a_failure_lists_all_reasons_and_is_headed_by_the_first() -> None:
     (failure,) = case.result
     reasons = list(result.failures())
     assert len(reasons) == 2
-    assert failure.text.splitlines() == reasons
+    *told, worst = failure.text.splitlines()
+    assert told == reasons
+    (evaluation,) = result.evaluations
+    largest = evaluation.worst[0]
+    assert worst.startswith(f"worst kl: {largest.value:.6g} at {list(largest.index)}, ")
     assert failure.message == f"{reasons[0]} (and 1 more)"
 
 
