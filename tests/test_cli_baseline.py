@@ -597,7 +597,7 @@ def test_limits_that_runs_suggest_are_kept_by_each_of_them(kldiv: Kldiv) -> None
         (["b.json", "missing.json"], "missing.json: no such baseline"),
         (["b.json", "b.json", "--statistic", "p42"], "b.json: q has no statistic 'p42'"),
         (["b.json", "b.json", "--sigmas", "nan"], "--sigmas nan: expected a finite number"),
-        (["b.json", "b.json", "--floor", "-1"], "Invalid value for '--floor'"),
+        (["b.json", "b.json", "--floor", "-1"], "--floor -1.0: expected a finite number"),
     ],
 )
 def test_what_suggests_nothing_is_told(kldiv: Kldiv, baseline: Path, arguments: list[str], told: str) -> None:

@@ -475,7 +475,6 @@ Sigmas = Annotated[
     typer.Option(
         "--sigmas",
         metavar="K",
-        min=0.0,
         help="Standard deviations between the mean of the runs and the limit.",
     ),
 ]
@@ -484,7 +483,6 @@ Floor = Annotated[
     typer.Option(
         "--floor",
         metavar="SHARE",
-        min=0.0,
         help="At least this share of the mean is left as room, however equal the runs are.",
     ),
 ]
