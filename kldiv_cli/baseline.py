@@ -122,7 +122,7 @@ def _comparable(value: float | None) -> Setting:
     return value if value is None or math.isfinite(value) else str(value)
 
 
-def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where: str) -> None:
+def check_recorded(recorded: Recorded, now: Recorded, where: str) -> None:
     """Refuse to hold a run to numbers of other settings or shapes.
 
     Raises
@@ -132,7 +132,6 @@ def check_recorded(recorded: Recorded, evaluations: Sequence[Evaluation], where:
     ShapeMismatch
         The shape does.
     """
-    now = record_pair(evaluations)
     for name, value in now.settings.items():
         before = recorded.settings.get(name)
         if before != value:
@@ -154,12 +153,11 @@ def shown_setting(value: Setting) -> str:
     return "none" if value is None else printable(str(value)).lower()
 
 
-def find_changes(recorded: Recorded, evaluations: Sequence[Evaluation]) -> Iterator[Finding]:
+def find_changes(recorded: Recorded, now: Recorded) -> Iterator[Finding]:
     """What a reviewer should know of the inputs, beside those that the baseline was made of.
 
     Predictions are expected to change; what they are held against is not.
     """
-    now = record_pair(evaluations)
     before = {role: recorded.inputs[role] for role in now.inputs if role in recorded.inputs}
     other = [
         role

@@ -224,9 +224,10 @@ def check_case(
 def _judged(case: Case, measured: Measured) -> Checked:
     findings, stored = measured.findings, None
     if case.recorded is not None:
-        check_recorded(case.recorded, measured.evaluations, case.where)
+        now = measured.recorded()
+        check_recorded(case.recorded, now, case.where)
         stored = case.recorded.quantities()
-        changed = find_changes(case.recorded, measured.evaluations)
+        changed = find_changes(case.recorded, now)
         findings += tuple(_graded(finding, case.allow) for finding in changed)
     obtained = quantities(measured.evaluations)
     verdicts = tuple(judge(limit, obtained, stored) for limit in case.limits)
