@@ -340,10 +340,12 @@ def evaluate_to(
     resources: Resources = DEFAULT_RESOURCES,
     progress: Callable[[int], None] | None = None,
     sha256: bool = False,
+    totals: bool = False,
 ) -> tuple[Evaluation, ...]:
     """Evaluate, with the per-element map going to `writers` and to the file `output`.
 
-    The losses of distributions go to the file `distributions`; `sha256` asks for that of each input.
+    The losses of distributions go to the file `distributions`; `sha256` asks for that of each input,
+    `totals` for what the pair adds to those of many.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(inputs.close)
@@ -357,6 +359,7 @@ def evaluate_to(
             resources=resources,
             progress=progress,
             sha256=sha256,
+            totals=totals,
         )
         for sink in (*of_elements, *of_distributions):
             sink.commit(force=force)

@@ -25,9 +25,10 @@ from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
 from kldiv_cli.spec import Loss, Spec
-from kldiv_cli.statistics import LIMIT, Groups, Kept, Sketch, Statistics, Unit, check_groups
+from kldiv_cli.statistics import LIMIT, Groups, Kept, Sketch, Statistics, check_groups
 from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
+from kldiv_cli.totals import Totals, unit_of
 
 if TYPE_CHECKING:
     from kldiv_cli.digests import Digests
@@ -83,6 +84,8 @@ class Evaluation:
     pos_weight: Input | None = None
     mask: Input | None = None
     by_target: TargetSplit | None = None
+    totals: Totals | None = None
+    """What it adds to the totals of many pairs, where that was asked for."""
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -115,13 +118,15 @@ def evaluate_sources(
     resources: Resources = DEFAULT_RESOURCES,
     progress: Progress | None = None,
     sha256: bool = False,
+    totals: bool = False,
 ) -> tuple[Evaluation, ...]:
     """Compute every loss of `spec` in one pass (two, for a distribution that does not fit a block).
 
     `writers` take the per-element map, `distribution_writers` the loss of each distribution, nan
     where it does not count; `progress` is told how many elements were done since it
     was last called. `sha256` asks for that of each input: in the same pass where its blocks come in
-    the order of its elements, else by reading it once more.
+    the order of its elements, else by reading it once more. `totals` asks for what the pair adds to
+    those of many.
 
     Raises
     ------
@@ -148,7 +153,8 @@ def evaluate_sources(
     digests = _digests(inputs) if sha256 else None
     results = stream(job, resources, progress or (lambda done: None), digests)
     evaluations = tuple(
-        _evaluation(job, inputs, loss, result) for loss, result in zip(spec.losses, results, strict=True)
+        _evaluation(job, inputs, loss, result, totals=totals)
+        for loss, result in zip(spec.losses, results, strict=True)
     )
     if digests is not None:
         hashed = digests.finish(resources.memory or DEFAULT_MEMORY)
@@ -192,11 +198,6 @@ def _within_bfloat16(observed: Observations, bfloat16: tuple[bool, bool], job: J
     return observed
 
 
-def _unit(loss: Loss) -> Unit:
-    """What a loss has one value of."""
-    return "distributions" if loss == "kl" else "elements"
-
-
 def _unit_shape(loss: Loss, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :] if loss == "kl" else shape
 
@@ -212,7 +213,7 @@ def _keeper(spec: Spec, loss: Loss, shape: tuple[int, ...], axis: int) -> Kept |
 
 
 def _statistics(job: Job, loss: Loss, result: LossPartial) -> Statistics:
-    spec, kept, unit = job.spec, job.keeper(loss), _unit(loss)
+    spec, kept, unit = job.spec, job.keeper(loss), unit_of(loss)
     if kept is not None:
         blocks = None if spec.blocks_of is None else kept.block_error(spec.blocks_of)
         octaves = kept.octaves() if spec.histogram else None
@@ -239,7 +240,20 @@ def _divisors(job: Job, result: LossPartial) -> Divisors:
     return Divisors(result.elements, int(np.count_nonzero(job.batches)), result.distributions)
 
 
-def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Evaluation:
+def _totals(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Totals:
+    kept = job.keeper(loss)
+    losses = result.sketch or Sketch() if kept is None else kept.sketch(result.total)
+    return Totals(
+        losses,
+        scalars.elements,
+        scalars.batch,
+        scalars.distributions,
+        result.same_tops if job.spec.top1 and loss == "kl" else None,
+        result.split,
+    )
+
+
+def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial, *, totals: bool) -> Evaluation:
     _check_domain(job, loss, result.observations)
     scalars = reduce_sum(result.total.value, _divisors(job, result), batchmean=loss == "kl")
     return Evaluation(
@@ -250,6 +264,8 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial) -> Ev
         axis=job.axis,
         settings=job.spec,
         scalars=scalars,
+        # The statistics mix up the values that are kept, so they come last.
+        totals=_totals(job, loss, result, scalars) if totals else None,
         statistics=_statistics(job, loss, result),
         worst=_worst(job, loss, result),
         top1=share_of(result.same_tops, scalars.distributions) if job.spec.top1 and loss == "kl" else None,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -47,6 +48,8 @@ LIMIT: Final = 8 << 20
 """As many values are kept; they take 64 MiB."""
 _MOST_GROUPS: Final = 1 << 17
 _CHUNK: Final = 1 << 14
+_SKETCHED: Final = 1 << 17
+"""Values whose histogram is made at a time: each costs as much as the octaves are wide."""
 _HIGH: Final = np.int64(-1 << 27)
 """Keeps the sign, the exponent and the leading 26 bits of a float64."""
 _HALF: Final = np.int64(1 << 26)
@@ -121,13 +124,23 @@ class Kept:
 
     def octaves(self) -> Octaves:
         """How many of the values that count lie in each octave."""
-        values, octaves = self.values.reshape(-1), Octaves()
-        counted = None if self.counted is None else self.counted.reshape(-1)
-        for start in range(0, values.size, _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            part = values[chunk] if counted is None else values[chunk][counted[chunk]]
+        octaves = Octaves()
+        for part in self._parts(_CHUNK):
             octaves = octaves.merge(octaves_of(part))
         return octaves
+
+    def sketch(self, total: ExactSum) -> Sketch:
+        """What the values that count come to, whose exact sum is `total`, for merging with others."""
+        if self.values.size <= _SKETCHED:
+            return sketch_of(next(self._parts(_SKETCHED), self.values), total=total)
+        return reduce(Sketch.merge, map(sketch_of, self._parts(_SKETCHED)), Sketch())
+
+    def _parts(self, size: int) -> Iterator[Array]:
+        values = self.values.reshape(-1)
+        counted = None if self.counted is None else self.counted.reshape(-1)
+        for start in range(0, values.size, size):
+            part = values[start : start + size]
+            yield part if counted is None else part[counted[start : start + size]]
 
     def statistics(self, of: Unit, total: ExactSum, quantiles: tuple[float, ...]) -> Statistics:
         """Compute all there is from the values, whose exact sum is `total`; their order is lost by it."""

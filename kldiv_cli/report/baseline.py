@@ -8,10 +8,10 @@ from typing import Any, Final, assert_never
 from kldiv_cli.baseline import Baseline, Change, Recorded, shown_setting
 from kldiv_cli.baseline_file import baseline_text
 from kldiv_cli.findings import counted
+from kldiv_cli.record import SCHEMA, without_nonfinite
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
 from kldiv_cli.report.layout import Grid, number
-from kldiv_cli.report.record import SCHEMA, without_nonfinite
 from kldiv_cli.streams import printable
 from kldiv_cli.suggestions import SuggestedLimit
 

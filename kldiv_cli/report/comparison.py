@@ -8,10 +8,10 @@ from typing import Any, Final, assert_never
 
 from kldiv_cli.comparison import Bucket, Comparison
 from kldiv_cli.estimates import Estimate, Share
+from kldiv_cli.record import SCHEMA, input_record, statistics_record, without_nonfinite
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
 from kldiv_cli.report.layout import Grid, agreement_grid, number, worst_grid
-from kldiv_cli.report.record import SCHEMA, input_record, statistics_record, without_nonfinite
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.streams import printable
 

@@ -12,11 +12,11 @@ from kldiv_cli.findings import counted
 from kldiv_cli.gate import Checked, exit_code
 from kldiv_cli.limits import Verdict
 from kldiv_cli.quantities import quantities_of
+from kldiv_cli.record import SCHEMA, input_record, without_nonfinite
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
 from kldiv_cli.report.layout import Grid, Tone, inputs, number, worst_grid
 from kldiv_cli.report.octaves import octave_grid
-from kldiv_cli.report.record import SCHEMA, input_record, without_nonfinite
 from kldiv_cli.streams import printable
 
 __all__ = [

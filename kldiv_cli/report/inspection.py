@@ -8,10 +8,10 @@ from typing import Any, assert_never
 from kldiv_cli.inspection import Inspection
 from kldiv_cli.likeness import Likeness, Traits
 from kldiv_cli.pairing import Suggestion
+from kldiv_cli.record import SCHEMA, without_nonfinite
 from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
 from kldiv_cli.report.layout import Grid
-from kldiv_cli.report.record import SCHEMA, without_nonfinite
 from kldiv_cli.sources.stored import Storage
 from kldiv_cli.streams import printable
 

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, NamedTuple
 from kldiv_cli.estimates import Share
 from kldiv_cli.evaluation import Evaluation, Input, WorstLoss
 from kldiv_cli.map_view import MapView
+from kldiv_cli.record import SCALARS, direction, split_groups, statistics_record
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.record import SCALARS, direction, split_groups, statistics_record
 from kldiv_cli.streams import printable
 
 __all__ = [

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.map_view import MapView
+from kldiv_cli.record import SCALARS, direction, evaluation_record, statistics_record
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.report.layout import (
     ELLIPSIS,
@@ -20,7 +21,6 @@ from kldiv_cli.report.layout import (
     number,
     scalar_grid,
 )
-from kldiv_cli.report.record import SCALARS, direction, evaluation_record, statistics_record
 from kldiv_cli.streams import printable
 
 __all__ = [

@@ -15,8 +15,8 @@ from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
 from kldiv_cli.map_view import MapView
 from kldiv_cli.octaves import Octaves
+from kldiv_cli.record import direction, evaluation_record, split_groups
 from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
-from kldiv_cli.report.record import direction, evaluation_record, split_groups
 from kldiv_cli.spec import QUANTILES, Spec
 from kldiv_cli.statistics import Statistics, percentile_name
 from kldiv_cli.target_split import Group, TargetSplit
