@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from kldiv_cli import execution
 from kldiv_cli.blocks import Layout
 from kldiv_cli.errors import UsageError
+from kldiv_cli.execution import Executor, available_workers
 from kldiv_cli.job import Job
 from kldiv_cli.kernels import SEGMENT
 from kldiv_cli.pieces import PIECE
@@ -29,9 +29,11 @@ class Resources(NamedTuple):
     """What a computation may use; none of it changes a bit of the result."""
 
     workers: int | None = None
-    """Threads; by default one a processor, as far as the memory goes."""
+    """Threads, or processes; by default one a processor, as far as the memory goes."""
     memory: int | None = None
     """Bytes for blocks and buffers in all; by default 64 MiB, or what the workers asked for need."""
+    executor: Executor | None = None
+    """Where blocks run; by default on threads, or on processes where these would wait for each other."""
 
 
 DEFAULT_RESOURCES: Final = Resources()
@@ -65,7 +67,7 @@ def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
 
     `per_row` is what is held of each distribution, in bytes.
     """
-    for name, given in resources._asdict().items():
+    for name, given in (("workers", resources.workers), ("memory", resources.memory)):
         if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
             raise UsageError(f"{name} {given!r}: expected a whole number")
     per_row += _TOPS * job.spec.top1
@@ -87,12 +89,14 @@ def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
 def _shares(resources: Resources, least: int) -> tuple[int, int]:
     """Workers and the bytes for all of them, of which each needs `least`."""
     workers, memory = resources.workers, resources.memory
+    if resources.executor is not None:
+        workers = resources.executor.workers
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: expected 1 or more")
     if memory is None:
-        workers = workers or min(execution.available_workers(), DEFAULT_MEMORY // least)
+        workers = workers or min(available_workers(), DEFAULT_MEMORY // least)
         return workers, max(DEFAULT_MEMORY, workers * least)
     if memory < least * (workers or 1):
         many = f" for {workers} workers" if workers else ""
         raise UsageError(f"memory {memory} bytes: expected at least {least * (workers or 1)}{many}")
-    return workers or min(execution.available_workers(), memory // least), memory
+    return workers or min(available_workers(), memory // least), memory

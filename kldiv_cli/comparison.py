@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from kldiv_cli.blocks import cut
 from kldiv_cli.budget import DEFAULT_RESOURCES, Resources, budget_of, layout_of
 from kldiv_cli.comparison_partial import BUCKETS, KEPT, ComparisonPartial
 from kldiv_cli.comparison_spec import ComparisonSpec
-from kldiv_cli.comparison_worker import ComparisonWorker
+from kldiv_cli.comparison_worker import comparer, kept_by_name, kept_names
 from kldiv_cli.diagnosis import find_odd_distributions
 from kldiv_cli.errors import ShapeMismatch, UsageError
 from kldiv_cli.estimates import (
@@ -40,6 +41,7 @@ from kldiv_cli.findings import Finding
 from kldiv_cli.functional import normalize_axis
 from kldiv_cli.job import Job
 from kldiv_cli.observations import Tally, unravel
+from kldiv_cli.placement import executor_of
 from kldiv_cli.reductions import Divisors, reduce_sum
 from kldiv_cli.shapes import check_label_shape, fit
 from kldiv_cli.sources import Inputs
@@ -142,25 +144,22 @@ def compare_sources(
     KldivError
         The inputs do not fit each other or the options, or can't be read.
     """
-    job, kept = _job(settings, inputs)
+    job = _job(settings, inputs)
     layout = layout_of(job)
     budget = budget_of(job, resources, _PER_ROW)
     _check_length(job)
-    partial = merge_blocks(
-        cut(layout, max(budget.elements, job.length)),
-        lambda: ComparisonWorker(job, settings, kept).evaluate,
-        ComparisonPartial(),
-        budget.workers,
-        progress or (lambda done: None),
-    )
+    blocks = cut(layout, max(budget.elements, job.length))
+    told = progress or (lambda done: None)
+    with executor_of(job, resources, budget.workers) as executor:
+        total = merge_blocks(job, blocks, partial(comparer, settings), ComparisonPartial(), executor, told)
     if inputs.labels is not None:
-        check_labels(job, inputs.labels, partial.observations.labels_outside)
-    comparison = _comparison(settings, job, inputs, kept, partial)
+        check_labels(job, inputs.labels, total.observations.labels_outside)
+    comparison = _comparison(settings, job, inputs, total)
     inputs.verify()
     return comparison
 
 
-def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept | None]]:
+def _job(settings: ComparisonSpec, inputs: Inputs) -> Job:
     spec = settings.spec
     fitted = fit(spec, inputs)
     shape = fitted.predictions.shape
@@ -175,19 +174,18 @@ def _job(settings: ComparisonSpec, inputs: Inputs) -> tuple[Job, dict[str, Kept 
         )
     if inputs.labels is not None:
         check_label_shape(fitted.predictions, inputs.labels, axis)
-    names = [name for name in KEPT if inputs.labels is not None or name != "delta_p_label"]
+    names = kept_names(inputs)
     if spec.blocks_of is not None:
         check_groups(math.prod(outer), spec.blocks_of, LIMIT // len(names))
     few = math.prod(shape) > 0 and math.prod(outer) <= LIMIT // len(names)
     selected = spec.mask or settings.ignore_value is not None
-    kept = {name: Kept(outer, selected=selected) if few else None for name in names}
     return Job(
         spec=spec,
         shape=shape,
         axis=axis,
         inputs=fitted._replace(labels=inputs.labels),
-        kept=tuple(kept.values()),
-    ), kept
+        kept=tuple(Kept(outer, selected=selected) if few else None for _ in names),
+    )
 
 
 def _check_length(job: Job) -> None:
@@ -202,10 +200,9 @@ def _comparison(
     settings: ComparisonSpec,
     job: Job,
     inputs: Inputs,
-    kept: dict[str, Kept | None],
     partial: ComparisonPartial,
 ) -> Comparison:
-    told = _Told(settings.spec, kept, partial)
+    told = _Told(settings.spec, kept_by_name(job), partial)
     count = partial.sketches["kl"].count if partial.sketches else 0
     outer = job.shape[: job.axis] + job.shape[job.axis + 1 :]
     ranked = partial.worst.ranked if partial.worst is not None else ()

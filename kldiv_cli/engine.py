@@ -190,17 +190,18 @@ def _fill_masses(masses: tuple[Array | None, Array | None], piece: Piece) -> Non
 
 def _mark_batches(job: Job, block: Block, rows: Rows) -> None:
     """Mark the entries of the first dimension of which anything counts here."""
-    batches, counted = job.batches, rows.selection.elements
-    assert batches is not None
+    counted = rows.selection.elements
+    first = block[:1] or (slice(0, 1),)
+    length = first[0].stop - first[0].start
+    assert job.batches is not None
     if job.axis > 0:
         looked = np.arange(rows.shape[0]) if counted is None else np.flatnonzero(counted.any(axis=1))
         places = Places(job.shape, job.axis, block, chosen=rows.selection.rows)
-        batches[places.outer(looked)[0]] = True
+        seen = np.zeros(length, np.bool_)
+        seen[places.outer(looked)[0] - first[0].start] = True
     else:
-        along = batches[block[0]] if block else batches
-        # Only True is ever written, for other threads write to the same entries.
-        seen = np.full(along.shape, rows.shape[0] > 0) if counted is None else counted.any(axis=0)
-        along[seen] = True
+        seen = np.full(length, rows.shape[0] > 0) if counted is None else np.asarray(counted.any(axis=0))
+    job.batches.write(first, seen)
 
 
 def _whole_map(values: Array, selection: Selection, block: Block, axis: int) -> tuple[Array, Mask | None]:

@@ -10,7 +10,8 @@ KldivError
 │   ├── ShapeMismatch                shapes that do not belong together
 │   ├── AxisError (IndexError)       no such axis
 │   └── DomainError                  values outside the range a loss is defined on
-└── OutputError (OSError)            an output that can't be written
+├── OutputError (OSError)            an output that can't be written
+└── WorkerDied                       a process that computed has gone, with all it had begun
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "OutputError",
     "ShapeMismatch",
     "UsageError",
+    "WorkerDied",
 ]
 
 
@@ -75,3 +77,7 @@ class DomainError(InputError):
 
 class OutputError(KldivError, OSError):
     """An output that can't be written."""
+
+
+class WorkerDied(KldivError):
+    """A process that computed was killed, or crashed."""

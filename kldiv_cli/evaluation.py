@@ -16,7 +16,7 @@ from kldiv_cli.estimates import Share, share_of
 from kldiv_cli.evidence import Evidence, is_suspicious
 from kldiv_cli.findings import Finding
 from kldiv_cli.functional import normalize_axis
-from kldiv_cli.job import Job, MapWriter
+from kldiv_cli.job import Job, MapWriter, Marks
 from kldiv_cli.likeness import tolerance
 from kldiv_cli.observations import Observations, Tally, unravel
 from kldiv_cli.partials import LossPartial
@@ -148,7 +148,7 @@ def evaluate_sources(
         writers=tuple(writers),
         distribution_writers=tuple(distribution_writers),
         kept=tuple(_keeper(spec, loss, shape, axis) for loss in spec.losses),
-        batches=np.zeros(shape[:1] or (1,), np.bool_) if spec.selects else None,
+        batches=Marks(shape[0] if shape else 1) if spec.selects else None,
     )
     digests = _digests(inputs) if sha256 else None
     results = stream(job, resources, progress or (lambda done: None), digests)
@@ -237,7 +237,7 @@ def _worst(job: Job, loss: Loss, result: LossPartial) -> tuple[WorstLoss, ...]:
 def _divisors(job: Job, result: LossPartial) -> Divisors:
     if job.batches is None:
         return divisors_of(job.shape, job.axis)
-    return Divisors(result.elements, int(np.count_nonzero(job.batches)), result.distributions)
+    return Divisors(result.elements, job.batches.count, result.distributions)
 
 
 def _totals(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Totals:

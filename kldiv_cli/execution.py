@@ -1,4 +1,4 @@
-"""Where tasks run: here, or on threads that share one queue of them."""
+"""Where tasks run: here, on threads that share one queue of them, or where another executor says."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-__all__ = ["available_workers", "run"]
+__all__ = ["Executor", "MakeWorker", "Threads", "available_workers", "run", "with_task"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+MakeWorker = Callable[[], Callable[[Task], Result]]
 
 _POLL_SECONDS = 0.2
 """On Windows a wait without a timeout can't be interrupted."""
@@ -25,25 +26,87 @@ def available_workers() -> int:
     return os.cpu_count() or 1
 
 
+class Executor(Protocol):
+    """Where tasks run."""
+
+    @property
+    def workers(self) -> int:
+        """How many tasks run at a time."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether what a task writes to memory is seen here; else all that it takes is pickled."""
+
+    def run(
+        self,
+        tasks: Iterable[Task],
+        make_worker: MakeWorker[Task, Result],
+        *,
+        merge: Callable[[Result, Result], Result] | None = None,
+        told: Callable[[Task], None] | None = None,
+    ) -> Iterator[Result]:
+        """Yield the results of all tasks in no particular order; the first error ends it.
+
+        `make_worker` is called wherever tasks run, for what a worker reuses from task to task. Where
+        there is a `merge`, some results may be merged before they are yielded. `told` is told of
+        each task that is done, in this thread.
+        """
+
+
+class Threads:
+    """Threads of this process; one alone is the calling one."""
+
+    shared = True
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(
+        self,
+        tasks: Iterable[Task],
+        make_worker: MakeWorker[Task, Result],
+        *,
+        merge: Callable[[Result, Result], Result] | None = None,
+        told: Callable[[Task], None] | None = None,
+    ) -> Iterator[Result]:
+        for task, result in run(tasks, lambda: with_task(make_worker()), self.workers):
+            if told is not None:
+                told(task)
+            yield result
+
+
+def with_task(work: Callable[[Task], Result]) -> Callable[[Task], tuple[Task, Result]]:
+    """The same work, whose result has its task beside it."""
+    return lambda task: (task, work(task))
+
+
 def run(
-    tasks: Iterable[Task], make_worker: Callable[[], Callable[[Task], Result]], workers: int
+    tasks: Iterable[Task],
+    make_worker: MakeWorker[Task, Result],
+    workers: int,
+    abort: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
     """Yield the results of all tasks in no particular order; the first error ends it.
 
-    `make_worker` is called once in each thread, for what a worker reuses from task to task.
+    `make_worker` is called once in each thread, for what a worker reuses from task to task. `abort`
+    makes the tasks under way end at once, where an interrupt can't wait for them.
     """
-    if workers == 1:
+    if workers == 1 and abort is None:
         yield from map(make_worker(), tasks)
         return
     pool = _Pool(tasks, make_worker)
     try:
         yield from pool.results(workers)
+    except BaseException as error:
+        if abort is not None and not isinstance(error, (Exception, GeneratorExit)):
+            abort()
+        raise
     finally:
         pool.stop()
 
 
 class _Pool:
-    def __init__(self, tasks: Iterable[Task], make_worker: Callable[[], Callable[[Task], Result]]) -> None:
+    def __init__(self, tasks: Iterable[Task], make_worker: MakeWorker[Task, Result]) -> None:
         self._tasks = iter(tasks)
         self._make_worker = make_worker
         self._lock = threading.Lock()

@@ -15,7 +15,7 @@ from kldiv_cli.statistics import Kept
 
 _ADDED_UP = 1 << 20
 
-__all__ = ["Job", "MapWriter"]
+__all__ = ["Job", "MapWriter", "Marks"]
 
 
 class MapWriter(Protocol):
@@ -24,10 +24,25 @@ class MapWriter(Protocol):
     def write(self, block: Block, values: AnyArray) -> None: ...
 
 
-class Job(NamedTuple):
-    """What a worker needs to evaluate any block; all of it can be pickled but open writers.
+class Marks:
+    """Which entries of a dimension were seen; blocks may be marked in any order and from any thread."""
 
-    What is kept and marked is written to by threads; another process would write to its own copy.
+    def __init__(self, length: int) -> None:
+        self.seen = np.zeros(length, np.bool_)
+
+    def write(self, block: Block, seen: npt.NDArray[np.bool_]) -> None:
+        # Only True is ever written, for other threads write to the same entries.
+        self.seen[block][seen] = True
+
+    @property
+    def count(self) -> int:
+        return int(np.count_nonzero(self.seen))
+
+
+class Job(NamedTuple):
+    """What a worker needs to evaluate any block; all of it can be pickled but what it writes to.
+
+    That is memory that threads share, and open files: see `apart` for where there are no such.
     """
 
     spec: Spec
@@ -42,8 +57,8 @@ class Job(NamedTuple):
     """Where the losses of distributions go; there is only KL then."""
     kept: tuple[Kept | None, ...] = (None, None)
     """For each loss, where its values go that statistics are made of; None for too many of them."""
-    batches: npt.NDArray[np.bool_] | None = None
-    """Marks the entries of the first dimension of which something counts; None where all do."""
+    batches: Marks | None = None
+    """The entries of the first dimension of which something counts; None where all do."""
 
     def keeper(self, loss: Loss) -> Kept | None:
         return self.kept[self.spec.losses.index(loss)]

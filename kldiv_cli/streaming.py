@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli import execution
+from kldiv_cli.apart import run_job
 from kldiv_cli.blocks import Block, Layout, axis_windows, block_shape, cut, fits_whole
 from kldiv_cli.budget import Resources, budget_of, layout_of
 from kldiv_cli.distributions import finish
 from kldiv_cli.engine import BlockWorker
+from kldiv_cli.execution import Executor
 from kldiv_cli.job import Job
 from kldiv_cli.kernels import merge_partition
 from kldiv_cli.partials import LossPartial, WindowResult
 from kldiv_cli.pieces import Norm, Norms, Partition
+from kldiv_cli.placement import executor_of
 from kldiv_cli.target_split import TargetSplit
 from kldiv_cli.top_classes import TopsOfBoth
 
@@ -47,12 +49,15 @@ def stream(
     """
     layout = layout_of(job)
     budget, workers = budget_of(job, resources)
-    if fits_whole(layout, budget):
-        blocks = cut(layout, budget)
-        if digests is not None:
+    with executor_of(job, resources, workers) as executor:
+        if not fits_whole(layout, budget):
+            return _run_windows(job, layout, budget, executor, progress).losses
+        guarded: Digests | None = None
+        if digests is not None and executor.shared:
             job = job._replace(inputs=digests.follow(job.inputs, job.axis, layout, budget))
-        return merge_blocks(blocks, lambda: _evaluator(job, digests), _nothing(job), workers, progress).losses
-    return _run_windows(job, layout, budget, workers, progress).losses
+            guarded = digests
+        make_worker = partial(_evaluator, guarded)
+        return merge_blocks(job, cut(layout, budget), make_worker, _nothing(job), executor, progress).losses
 
 
 class Mergeable(Protocol):
@@ -74,26 +79,29 @@ class Losses(NamedTuple):
 
 
 def merge_blocks(
+    job: Job,
     blocks: Iterable[Block],
-    make_worker: Callable[[], Callable[[Block], Result]],
+    make_worker: Callable[[Job], Callable[[Block], Result]],
     nothing: Result,
-    workers: int,
+    executor: Executor,
     progress: Progress,
 ) -> Result:
-    """What all blocks come to, `nothing` being what none of them do."""
+    """What all blocks of a job come to, `nothing` being what none of them do."""
 
-    def make_telling() -> Callable[[Block], tuple[Block, Result]]:
-        evaluate = make_worker()
-        return lambda block: (block, evaluate(block))
+    def told(block: Block) -> None:
+        progress(math.prod(block_shape(block)))
 
     total = nothing
-    for block, of_block in execution.run(blocks, make_telling, workers):
-        total = total.merge(of_block)
-        progress(math.prod(block_shape(block)))
+    for part in run_job(job, blocks, make_worker, executor, merge=_merge, told=told):
+        total = total.merge(part)
     return total
 
 
-def _evaluator(job: Job, digests: Digests | None) -> Callable[[Block], Losses]:
+def _merge(one: Result, other: Result) -> Result:
+    return one.merge(other)
+
+
+def _evaluator(digests: Digests | None, job: Job) -> Callable[[Block], Losses]:
     worker = BlockWorker(job)
 
     def evaluate(block: Block) -> Losses:
@@ -107,26 +115,30 @@ def _nothing(job: Job) -> Losses:
     return Losses(tuple(LossPartial(split=split) for _ in job.spec.losses))
 
 
-def _run_windows(job: Job, layout: Layout, budget: int, workers: int, progress: Progress) -> Losses:
+def _run_windows(job: Job, layout: Layout, budget: int, executor: Executor, progress: Progress) -> Losses:
     """Read a few distributions at a time in windows along the axis, twice where they are normalised."""
     totals = _nothing(job)
     for block in cut(layout, budget):
         windows = list(axis_windows(block, job.axis, budget))
-        norms = _norms(job, windows, workers)
-        results = _in_order(windows, partial(_window_worker, job, norms), workers, progress)
+        norms = _norms(job, windows, executor)
+        results = _in_order(job, windows, partial(_window_worker, norms), executor, progress)
         totals = totals.merge(Losses(finish(job, block, _joined(results))))
     return totals
 
 
-def _window_worker(job: Job, norms: Norms) -> Callable[[Block], WindowResult]:
+def _window_worker(norms: Norms, job: Job) -> Callable[[Block], WindowResult]:
     worker = BlockWorker(job)
     return lambda window: worker.evaluate_window(window, norms)
 
 
-def _norms(job: Job, windows: list[Block], workers: int) -> Norms:
+def _partitioner(job: Job) -> Callable[[Block], tuple[Partition | None, Partition | None]]:
+    return BlockWorker(job).partition
+
+
+def _norms(job: Job, windows: list[Block], executor: Executor) -> Norms:
     if not (job.spec.log_softmax or job.spec.targets_softmax):
         return Norms()
-    partitions = _in_order(windows, lambda: BlockWorker(job).partition, workers)
+    partitions = _in_order(job, windows, _partitioner, executor)
     return Norms(*(_norm([of_window[k] for of_window in partitions]) for k in range(2)))
 
 
@@ -139,20 +151,23 @@ def _norm(partitions: list[Partition | None]) -> Norm | None:
         return Norm(*merge_partition(peaks, sums))
 
 
+def _indexed(
+    make_worker: Callable[[Job], Callable[[Block], Any]], job: Job
+) -> Callable[[tuple[int, Block]], tuple[int, Any]]:
+    work = make_worker(job)
+    return lambda task: (task[0], work(task[1]))
+
+
 def _in_order(
+    job: Job,
     windows: list[Block],
-    make_worker: Callable[[], Callable[[Block], Any]],
-    workers: int,
+    make_worker: Callable[[Job], Callable[[Block], Any]],
+    executor: Executor,
     progress: Progress | None = None,
 ) -> list[Any]:
     """The results of all windows, in their order."""
-
-    def make_indexed() -> Callable[[tuple[int, Block]], tuple[int, Any]]:
-        work = make_worker()
-        return lambda task: (task[0], work(task[1]))
-
     results: list[Any] = [None] * len(windows)
-    for position, result in execution.run(enumerate(windows), make_indexed, workers):
+    for position, result in run_job(job, enumerate(windows), partial(_indexed, make_worker), executor):
         results[position] = result
         if progress is not None:
             progress(math.prod(block_shape(windows[position])))

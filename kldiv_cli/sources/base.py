@@ -42,6 +42,8 @@ class Source(ABC):
     """The first dimension varies fastest in storage."""
     chunks: tuple[int, ...] | None = None
     """The unit of storage, where there is one: cheap to read whole, dear in parts."""
+    one_at_a_time: bool = False
+    """Of the threads of a process only one reads at a time."""
 
     @property
     def ndim(self) -> int:
@@ -111,6 +113,7 @@ class _View(Source):
         self.address = base.address
         self.dtype = base.dtype
         self.fortran_order = base.fortran_order
+        self.one_at_a_time = base.one_at_a_time
 
     def verify(self) -> None:
         self.base.verify()

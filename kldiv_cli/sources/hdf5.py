@@ -33,6 +33,8 @@ FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 class Hdf5Source(Source):
     """A chunked or compact dataset, opened at the first read; HDF5 itself takes one thread at a time."""
 
+    one_at_a_time = True
+
     def __init__(
         self,
         address: str,

@@ -1,0 +1,78 @@
+"""The other end of `processes`: a process that takes tasks from its stdin and answers on its stdout."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import IO, Any, Final
+
+__all__ = ["read_frame", "serve", "write_frame"]
+
+_REMEMBERED: Final = 2
+"""So many workers are kept, with their memory: of those that run at the same time."""
+_LENGTH: Final = 8
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """What was written as one; None at the end, or if the end is in the middle of it."""
+    length = stream.read(_LENGTH)
+    if len(length) < _LENGTH:
+        return None
+    size = int.from_bytes(length, "little")
+    contents = stream.read(size)
+    return contents if len(contents) == size else None
+
+
+def write_frame(stream: IO[bytes], contents: bytes) -> None:
+    stream.write(len(contents).to_bytes(_LENGTH, "little"))
+    stream.write(contents)
+    stream.flush()
+
+
+def serve() -> None:
+    """Answer requests until there are no more: a task, and what makes a worker if that is new.
+
+    An answer is a result, or the error in its place, and the numbers of the workers that are kept.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, answers = _streams()
+    workers: dict[int, Callable[[Any], Any]] = {}
+    while (request := read_frame(requests)) is not None:
+        try:
+            write_frame(answers, _answer(request, workers))
+        except BrokenPipeError:
+            return
+
+
+def _streams() -> tuple[IO[bytes], IO[bytes]]:
+    """For the frames alone: what a library prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return sys.stdin.buffer, answers
+
+
+def _answer(request: bytes, workers: dict[int, Callable[[Any], Any]]) -> bytes:
+    try:
+        number, make_worker, task = pickle.loads(request)  # noqa: S301 - from the process that started this one
+        if number not in workers:
+            while len(workers) >= _REMEMBERED:
+                del workers[next(iter(workers))]
+            workers[number] = pickle.loads(make_worker)()  # noqa: S301
+        return pickle.dumps((workers[number](task), None, tuple(workers)), pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+        return pickle.dumps((None, _sendable(error), tuple(workers)), pickle.HIGHEST_PROTOCOL)
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """The error with where it was raised, or one with its text if it can't be sent."""
+    text = "".join(traceback.format_exception(error))
+    error.add_note(text)
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever an error's own class does there
+        return RuntimeError(text)
+    return error
