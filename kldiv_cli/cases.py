@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kldiv_cli.api import ArrayOrPath
+from kldiv_cli.arguments import files_of, spec_of
 from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import UsageError
 from kldiv_cli.findings import IDS
 from kldiv_cli.limits import Limit, parse_limit, percentile_of
 from kldiv_cli.manifest import OPTIONS, Pair, Suite
 from kldiv_cli.quantities import known_names, plain_name
-from kldiv_cli.spec import Spec, resolve_spec
+from kldiv_cli.spec import Spec
 
 __all__ = ["Case", "case_of", "cases_of"]
 
 _WORST: Final = 5
 """As many of the largest losses are listed, if no more are asked for."""
-_FILES: Final = ("weight", "pos_weight", "mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def case_of(
         predictions=predictions,
         targets=targets,
         spec=spec,
-        files={role: options[role] for role in _FILES if options.get(role) is not None},
+        files=files_of(options),
         limits=parsed,
         allow=_allowed(allow),
         recorded=recorded,
@@ -89,20 +89,11 @@ def _spec(options: Mapping[str, Any], limits: Sequence[Limit]) -> Spec:
     """What to compute: with all that limits name and baselines store."""
     for unknown in sorted(options.keys() - OPTIONS.keys()):
         raise UsageError(f"{unknown}: there is no such option; {_instead(unknown, OPTIONS)}")
-    computed = {k: v for k, v in options.items() if k not in (*_FILES, "loss", "allow_external")}
-    loss = options.get("loss", "kl")
-    losses = (loss,) if isinstance(loss, str) else tuple(loss)
     named = (percentile_of(plain_name(name)) for limit in limits for name in limit.statistics | limit.stored)
-    computed["quantiles"] = [*computed.get("quantiles", ()), *(q for q in named if q is not None)]
-    spec = resolve_spec(
-        losses=losses,
-        **computed,
-        weight=options.get("weight") is not None,
-        pos_weight=options.get("pos_weight") is not None,
-        mask=options.get("mask") is not None,
-        top1="kl" in losses,
-        histogram=True,
-    )
+    quantiles = [*options.get("quantiles", ()), *(q for q in named if q is not None)]
+    loss = options.get("loss", "kl")
+    top1 = "kl" in ((loss,) if isinstance(loss, str) else loss)
+    spec = spec_of({**options, "quantiles": quantiles}, top1=top1, histogram=True)
     return replace(spec, worst=max(spec.worst, _WORST))
 
 

@@ -44,13 +44,18 @@ class Executor(Protocol):
         *,
         merge: Callable[[Result, Result], Result] | None = None,
         told: Callable[[Task], None] | None = None,
+        failed: Callable[[Task, Exception], Result] | None = None,
     ) -> Iterator[Result]:
         """Yield the results of all tasks in no particular order; the first error ends it.
 
         `make_worker` is called wherever tasks run, for what a worker reuses from task to task. Where
         there is a `merge`, some results may be merged before they are yielded. `told` is told of
-        each task that is done, in this thread.
+        each task that is done, in this thread. What `failed` returns of a task and its error counts
+        as its result, in place of ending it all.
         """
+
+    def abort(self) -> None:
+        """End what runs without waiting for it, as far as that is possible; nothing runs after it."""
 
 
 class Threads:
@@ -68,16 +73,31 @@ class Threads:
         *,
         merge: Callable[[Result, Result], Result] | None = None,
         told: Callable[[Task], None] | None = None,
+        failed: Callable[[Task, Exception], Result] | None = None,
     ) -> Iterator[Result]:
-        for task, result in run(tasks, lambda: with_task(make_worker()), self.workers):
+        for task, result in run(tasks, lambda: with_task(make_worker(), failed), self.workers):
             if told is not None:
                 told(task)
             yield result
 
+    def abort(self) -> None:
+        """Threads can't be ended from outside."""
 
-def with_task(work: Callable[[Task], Result]) -> Callable[[Task], tuple[Task, Result]]:
-    """The same work, whose result has its task beside it."""
-    return lambda task: (task, work(task))
+
+def with_task(
+    work: Callable[[Task], Result], failed: Callable[[Task, Exception], Result] | None = None
+) -> Callable[[Task], tuple[Task, Result]]:
+    """The same work, whose result has its task beside it; of one that failed, what `failed` returns."""
+
+    def attempt(task: Task) -> tuple[Task, Result]:
+        try:
+            return task, work(task)
+        except Exception as error:
+            if failed is None:
+                raise
+            return task, failed(task, error)
+
+    return attempt
 
 
 def run(

@@ -66,14 +66,15 @@ class Processes:
         *,
         merge: Callable[[Result, Result], Result] | None = None,
         told: Callable[[Task], None] | None = None,
+        failed: Callable[[Task, Exception], Result] | None = None,
     ) -> Iterator[Result]:
         call = _Call(self, next(_NUMBERS), pickle.dumps(make_worker, pickle.HIGHEST_PROTOCOL))
-        for task, result in execution.run(tasks, lambda: with_task(call), self.workers, self.kill):
+        for task, result in execution.run(tasks, lambda: with_task(call, failed), self.workers, self.abort):
             if told is not None:
                 told(task)
             yield result
 
-    def kill(self) -> None:
+    def abort(self) -> None:
         """End all processes at once; what is still asked of them is that they died."""
         with self._lock:
             self._closed = True
@@ -83,7 +84,7 @@ class Processes:
     def close(self, *, kill: bool = False) -> None:
         """End all processes: at once, or as soon as they have done what they were asked."""
         if kill:
-            self.kill()
+            self.abort()
         with self._lock:
             self._closed = True
             alive, self._alive = self._alive, set()

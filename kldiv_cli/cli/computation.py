@@ -35,7 +35,6 @@ _OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
     "blocks_of": (options.BlocksOf, None),
     "allow_external": (options.AllowExternal, False),
 }
-_FILES: Final = ("weight", "pos_weight", "mask")
 COMPUTATION: Final = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, (annotation, default) in _OPTIONS.items()
@@ -65,20 +64,18 @@ def arguments_of(computation: Mapping[str, Any]) -> dict[str, Any]:
 
 def spec_of(computation: Mapping[str, Any], *, top1: bool = False) -> Spec:
     """What the options ask to be computed."""
-    from kldiv_cli.spec import resolve_spec
+    from kldiv_cli import arguments
 
-    arguments = arguments_of(computation)
-    del arguments["allow_external"]
-    arguments |= {role: role in arguments for role in _FILES}
-    return resolve_spec(losses=arguments.pop("loss", ("kl",)), top1=top1, **arguments)
+    return arguments.spec_of(arguments_of(computation), top1=top1)
 
 
 def inputs_of(predictions: str, targets: str, computation: Mapping[str, Any]) -> Inputs:
     """Open the files that the options name."""
     from kldiv_cli.api import open_inputs
+    from kldiv_cli.arguments import files_of
 
-    files = {role: computation[role] for role in _FILES}
-    return open_inputs(predictions, targets, **files, allow_external=computation["allow_external"])
+    allow_external = computation["allow_external"]
+    return open_inputs(predictions, targets, **files_of(computation), allow_external=allow_external)
 
 
 def given(computation: Mapping[str, Any]) -> list[str]:

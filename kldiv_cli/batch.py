@@ -1,0 +1,243 @@
+"""Many pairs to a result each, as they finish: small ones in bundles, large ones block by block.
+
+All of it runs on one executor. What is wrong with a pair is its own result and stops no other; so
+is the death of the process that computed it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, NamedTuple
+
+from kldiv_cli.api import evaluate_to, open_inputs
+from kldiv_cli.budget import Resources
+from kldiv_cli.errors import KldivError
+from kldiv_cli.execution import Executor
+from kldiv_cli.pair_result import PairResult, result_of
+from kldiv_cli.shapes import map_shape
+from kldiv_cli.sources import Inputs
+from kldiv_cli.spec import Spec
+
+__all__ = ["BatchPair", "Outputs", "run_batch"]
+
+Progress = Callable[[float], None]
+"""Told how many bytes were done since it was last called."""
+
+_LARGE: Final = 64 << 20
+"""Bytes; more are spread over the workers, less are done by one of them."""
+_OF_A_BUNDLE: Final = 8 << 20
+_MOST_IN_A_BUNDLE: Final = 32
+"""Pairs; some 30 ms, beside which sending them costs nothing."""
+_POLL_SECONDS: Final = 0.2
+"""On Windows a wait without a timeout can't be interrupted."""
+
+
+class Outputs(NamedTuple):
+    """The files that a pair's losses go to."""
+
+    output: str | None = None
+    distributions: str | None = None
+    output_dtype: str | None = None
+    force: bool = False
+
+
+NO_OUTPUTS: Final = Outputs()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPair:
+    """One pair, with all that a worker needs to compute it."""
+
+    name: str
+    predictions: str
+    targets: str
+    spec: Spec
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Weight, pos_weight and mask, where there are such."""
+    allow_external: bool = False
+    outputs: Outputs = NO_OUTPUTS
+    size: int = 0
+    """Bytes that are to be read for it, as far as is known before."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The addresses of all that is read."""
+        return (self.predictions, self.targets, *self.files.values())
+
+
+def run_batch(
+    pairs: Sequence[BatchPair],
+    executor: Executor,
+    *,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[PairResult]:
+    """Yield the result of every pair, in no particular order; `memory` is what all workers may use.
+
+    Who stops asking for results stops all that is under way, and nothing can run on the executor
+    after that.
+    """
+    told = progress or (lambda done: None)
+    small = [pair for pair in pairs if pair.size <= _LARGE]
+    large = [pair for pair in pairs if pair.size > _LARGE]
+    streams: list[Iterator[PairResult]] = []
+    if small:
+        streams.append(_bundled(small, executor, memory, told))
+    if large:
+        resources = Resources(memory=memory, executor=executor)
+        streams.append(_compute(pair, resources, told) for pair in large)
+    yield from _interleaved(streams, executor)
+
+
+# One pair
+
+
+def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = None) -> PairResult:
+    """A pair's result, or what is wrong with it."""
+    start = time.perf_counter()
+    try:
+        inputs = open_inputs(pair.predictions, pair.targets, **pair.files, allow_external=pair.allow_external)
+        size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
+        evaluations = evaluate_to(
+            pair.spec,
+            inputs,
+            **pair.outputs._asdict(),
+            resources=resources,
+            progress=None if progress is None else _in_bytes(pair, inputs, progress),
+            totals=True,
+        )
+    except KldivError as error:
+        return _failed(pair, str(error), time.perf_counter() - start)
+    except MemoryError:
+        problem = "out of memory; give --memory a smaller SIZE, or take fewer --workers"
+        return _failed(pair, problem, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return result_of(pair.name, (pair.predictions, pair.targets), evaluations, bytes=size, seconds=seconds)
+
+
+def _failed(pair: BatchPair, problem: str, seconds: float = 0.0) -> PairResult:
+    return PairResult(
+        name=pair.name,
+        predictions=pair.predictions,
+        targets=pair.targets,
+        error=problem,
+        seconds=seconds,
+    )
+
+
+def _in_bytes(pair: BatchPair, inputs: Inputs, progress: Progress) -> Callable[[int], None]:
+    """What is told of elements, told of the pair's share of all that is read."""
+    of_element = pair.size / max(1, math.prod(map_shape(pair.spec, inputs)))
+    return lambda done: progress(done * of_element)
+
+
+# Small ones
+
+Bundle = tuple[BatchPair, ...]
+
+
+def _bundled(
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+) -> Iterator[PairResult]:
+    """The results of pairs of which each is for one worker.
+
+    Of the pairs of a bundle whose worker died each is tried again alone, so that one is to blame.
+    """
+    resources = Resources(workers=1, memory=None if memory is None else memory // executor.workers)
+    work = partial(_bundle_worker, resources)
+    sizes = {pair.name: pair.size for pair in pairs}
+    again: list[Bundle] = []
+
+    def kept(bundle: Bundle, error: Exception) -> list[PairResult]:
+        if len(bundle) == 1:
+            return [_failed(bundle[0], _cause(error))]
+        again.extend((pair,) for pair in bundle)
+        return []
+
+    def computed(bundles: Iterable[Bundle]) -> Iterator[PairResult]:
+        for results in executor.run(bundles, work, failed=kept):
+            for result in results:
+                progress(sizes[result.name])
+                yield result
+
+    yield from computed(_bundles(pairs, executor.workers))
+    yield from computed(again)
+
+
+def _cause(error: Exception) -> str:
+    """What a pair's result says of an error that was not foreseen there."""
+    known = isinstance(error, KldivError)
+    return str(error) if known else f"internal error: {type(error).__name__}: {error}; please report it"
+
+
+def _bundles(pairs: Sequence[BatchPair], workers: int) -> Iterator[Bundle]:
+    """Neighbours that together are worth sending, and not so many that a worker waits for another's."""
+    most = max(1, min(_MOST_IN_A_BUNDLE, len(pairs) // (4 * workers)))
+    bundle: list[BatchPair] = []
+    for pair in pairs:
+        if bundle and (len(bundle) == most or sum(p.size for p in bundle) + pair.size > _OF_A_BUNDLE):
+            yield tuple(bundle)
+            bundle = []
+        bundle.append(pair)
+    if bundle:
+        yield tuple(bundle)
+
+
+def _bundle_worker(resources: Resources) -> Callable[[Bundle], list[PairResult]]:
+    return lambda bundle: [_compute(pair, resources) for pair in bundle]
+
+
+# All of them
+
+
+def _interleaved(streams: Sequence[Iterator[PairResult]], executor: Executor) -> Iterator[PairResult]:
+    """The results of several streams, each of which runs in a thread of its own."""
+    results: queue.SimpleQueue[PairResult | BaseException | None] = queue.SimpleQueue()
+    stopped = threading.Event()
+    threads = [
+        threading.Thread(target=_drain, args=(stream, results, stopped), daemon=True) for stream in streams
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        while running:
+            try:
+                result = results.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if result is None:
+                running -= 1
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                yield result
+    except BaseException:
+        stopped.set()
+        executor.abort()
+        raise
+    finally:
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+
+def _drain(
+    stream: Iterator[PairResult],
+    results: queue.SimpleQueue[PairResult | BaseException | None],
+    stopped: threading.Event,
+) -> None:
+    try:
+        for result in stream:
+            results.put(result)
+            if stopped.is_set():
+                break
+        results.put(None)
+    except BaseException as error:  # noqa: BLE001 - raised again where the results are read
+        results.put(error)
