@@ -9,12 +9,22 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["Glob", "directory_entries", "find_matches", "name_filter", "parse_glob"]
+__all__ = [
+    "WILDCARDS",
+    "Glob",
+    "directory_entries",
+    "files_below",
+    "find_matches",
+    "fits_parts",
+    "name_filter",
+    "parse_glob",
+    "parts_filter",
+]
 
-_WILDCARDS: Final = re.compile(r"[*?\[]")
+WILDCARDS: Final = re.compile(r"[*?\[]")
 
 
 class Glob(NamedTuple):
@@ -40,7 +50,7 @@ def parse_glob(path: str) -> Glob | None:
         if head == base:
             break
         base, parts = head, [part, *parts] if part else parts
-    return Glob(base, tuple(parts)) if any(map(_WILDCARDS.search, parts)) else None
+    return Glob(base, tuple(parts)) if any(map(WILDCARDS.search, parts)) else None
 
 
 def find_matches(glob: Glob) -> list[str]:
@@ -70,6 +80,44 @@ def name_filter(pattern: str) -> Callable[[str], bool]:
     return fits
 
 
+def parts_filter(parts: Sequence[str]) -> Callable[[Sequence[str]], bool]:
+    """Whether the names on the way to a file match the parts of a pattern."""
+    last = "*" if parts[-1] == "**" else None
+    filters = [None if part == "**" else name_filter(part) for part in parts]
+    filters += [name_filter(last)] if last else []
+    return lambda names: fits_parts(filters, names)
+
+
+def fits_parts(filters: Sequence[Callable[[str], bool] | None], names: Sequence[str]) -> bool:
+    """Whether each name fits its filter, where None stands for any number of names."""
+    if not filters:
+        return not names
+    if filters[0] is not None:
+        return bool(names) and filters[0](names[0]) and fits_parts(filters[1:], names[1:])
+    return fits_parts(filters[1:], names) or (bool(names) and fits_parts(filters, names[1:]))
+
+
+def files_below(top: str, one_file: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """The paths below `top`, between slashes and in order, of all that is not hidden and no directory.
+
+    A directory whose name says that it is `one_file` is, and nothing is looked for in it.
+
+    Raises
+    ------
+    OSError
+        A directory can't be listed.
+    """
+    found: list[str] = []
+    for directory in _all_below(top, one_file):
+        below = directory[len(top) :].lstrip(os.sep).replace(os.sep, "/")
+        found += (
+            f"{below}/{entry.name}" if below else entry.name
+            for entry in directory_entries(directory)
+            if not entry.name.startswith(".") and (one_file(entry.name) or not entry.is_dir())
+        )
+    return sorted(found)
+
+
 def directory_entries(directory: str) -> list[os.DirEntry[str]]:
     """What is in a directory: nothing where there is none, but OSError where it can't be listed."""
     try:
@@ -86,7 +134,7 @@ def _steps(top: str, part: str) -> Iterator[str]:
 
 def _fitting(top: str, part: str, *, directories: bool) -> Iterator[str]:
     """What there is in a directory by a name that fits: directories, or all else."""
-    if not _WILDCARDS.search(part):
+    if not WILDCARDS.search(part):
         path = os.path.join(top, part)
         if os.path.lexists(path) and os.path.isdir(path) == directories:
             yield path
@@ -97,8 +145,11 @@ def _fitting(top: str, part: str, *, directories: bool) -> Iterator[str]:
             yield os.path.join(top, entry.name)
 
 
-def _all_below(top: str) -> Iterator[str]:
-    """`top` and all directories below that are not hidden; a link to one above it is not followed."""
+def _all_below(top: str, left_out: Callable[[str], bool] = lambda _: False) -> Iterator[str]:
+    """`top` and all directories below that are not hidden or left out by their names.
+
+    A link to one above it is not followed.
+    """
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
     while pending:
         directory, above = pending.pop()
@@ -107,4 +158,8 @@ def _all_below(top: str) -> Iterator[str]:
         if identity not in above:
             yield directory
             below = above | {identity}
-            pending += ((path, below) for path in _fitting(directory, "*", directories=True))
+            pending += (
+                (path, below)
+                for path in _fitting(directory, "*", directories=True)
+                if not left_out(os.path.basename(path))
+            )
