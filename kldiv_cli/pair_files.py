@@ -62,18 +62,18 @@ class Matches(NamedTuple):
     """What the addresses stand for: all pairs that there are, and what has no partner."""
 
     pairs: list[PairFiles]
-    predictions: list[str]
+    without_targets: list[PairFiles]
     """Those whose targets are not there."""
     missing: list[str]
-    """The targets that are not there."""
-    targets: list[str]
-    """Those that no prediction belongs to."""
+    """The targets' files that are not there."""
+    spare: list[str]
+    """The targets that no prediction belongs to."""
 
     @property
     def unmatched(self) -> tuple[Unmatched, ...]:
         return (
-            *(Unmatched(address, "predictions") for address in self.predictions),
-            *(Unmatched(address, "targets") for address in self.targets),
+            *(Unmatched(pair.addresses["predictions"], "predictions") for pair in self.without_targets),
+            *(Unmatched(address, "targets") for address in self.spare),
         )
 
 
@@ -90,8 +90,8 @@ def find_pairs(view: Viewpoint, written: Mapping[str, Written], *, allow_unmatch
     matches = match_pairs(view, written)
     if matches.missing and not (matches.pairs and allow_unmatched):
         raise _no_targets(view, written, matches.missing, any_left=bool(matches.pairs))
-    if matches.targets and not allow_unmatched:
-        raise _no_predictions(view, written, matches.targets)
+    if matches.spare and not allow_unmatched:
+        raise _no_predictions(view, written, matches.spare)
     return matches
 
 
@@ -127,9 +127,9 @@ def match_pairs(view: Viewpoint, written: Mapping[str, Written]) -> Matches:
     kept, lacking = _split_by_targets(view.directory, written, found)
     return Matches(
         pairs=kept,
-        predictions=[pair.addresses["predictions"] for pair, _ in lacking],
+        without_targets=[pair for pair, _ in lacking],
         missing=[file for _, file in lacking],
-        targets=_spare_targets(view.directory, written, found, glob, paths),
+        spare=_spare_targets(view.directory, written, found, glob, paths),
     )
 
 

@@ -22,6 +22,7 @@ _COLUMNS: Final[Mapping[str, Kind]] = {
     "name": "string",
     **OPTIONS,
 }
+_ADDRESSES: Final = tuple(column for column, kind in _COLUMNS.items() if kind == "address")
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -63,8 +64,8 @@ def _pair(view: Viewpoint, row: Row, options: Mapping[str, Any]) -> Pair:
     values = row.values
     addresses = {
         column: address_from(view, Written(values[column], f"{row.where}: {column}"))
-        for column, kind in _COLUMNS.items()
-        if kind == "address" and column in values
+        for column in _ADDRESSES
+        if column in values
     }
     for column in ("predictions", "targets"):
         if column not in addresses:

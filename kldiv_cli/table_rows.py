@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, UsageError
@@ -24,6 +25,7 @@ TABLES: Final[Mapping[str, Literal["csv", "jsonl"]]] = {".csv": "csv", ".jsonl":
 """What a table is by the end of its name."""
 
 _LONGEST_ROW: Final = 1 << 20
+_REMEMBERED: Final = 256
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -152,20 +154,21 @@ def _csv_rows(lines: _Lines, kinds: Mapping[str, Kind]) -> Iterator[Row]:
     records = _records(lines)
     where, header = next(records, (lines.where, []))
     columns = _columns(where, header, kinds)
+    parsers = [_parser(kinds[column]) for column in columns]
     for where, cells in records:
         if len(cells) != len(columns):
             raise UsageError(
                 f"{where}: {len(cells)} cells, expected {len(columns)} as in the header; "
                 "leave a cell empty, or quote one with a comma in it"
             )
-        yield Row(
-            where,
-            {
-                column: _value(where, column, kinds[column], cell)
-                for column, cell in zip(columns, cells, strict=True)
-                if cell and not cell.isspace()
-            },
-        )
+        values = {}
+        for column, parse, cell in zip(columns, parsers, cells, strict=True):
+            if cell and not cell.isspace():
+                try:
+                    values[column] = parse(cell)
+                except ValueError:
+                    raise _bad_cell(where, column, kinds[column], cell) from None
+        yield Row(where, values)
 
 
 def _records(lines: _Lines) -> Iterator[tuple[str, list[str]]]:
@@ -202,18 +205,20 @@ def _columns(where: str, header: Sequence[str], kinds: Mapping[str, Kind]) -> li
     return columns
 
 
-def _value(where: str, column: str, kind: Kind, cell: str) -> Any:
-    try:
-        return _parse(kind, cell)
-    except ValueError:
-        several = ", several with commas between them" if kind == "numbers" else ""
-        raise UsageError(
-            f"{where}: {column} '{shown(cell)}', expected {_in_cell(kind)}{several}; mend the cell"
-        ) from None
+def _bad_cell(where: str, column: str, kind: Kind, cell: str) -> UsageError:
+    several = ", several with commas between them" if kind == "numbers" else ""
+    return UsageError(f"{where}: {column} '{shown(cell)}', expected {_in_cell(kind)}{several}; mend the cell")
 
 
 def _in_cell(kind: Kind) -> str:
     return {"numbers": "numbers", "boolean": "true or false"}.get(kind) or expected(kind)
+
+
+def _parser(kind: Kind) -> Callable[[str], Any]:
+    """`_parse` of a kind; most cells of a column with options are the same."""
+    if kind in ("address", "string"):
+        return str
+    return functools.lru_cache(_REMEMBERED)(functools.partial(_parse, kind))
 
 
 def _parse(kind: Kind, cell: str) -> Any:
@@ -265,7 +270,7 @@ def _json_rows(lines: _Lines, kinds: Mapping[str, Kind]) -> Iterator[Row]:
 def _parsed(where: str, line: str) -> list[tuple[str, Any]]:
     """The keys and values of a line, in which no key is lost for another of its name."""
     try:
-        pairs = json.loads(line, object_pairs_hook=_Pairs)
+        pairs = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         problem = f"column {error.colno}: {error.msg}"
     except RecursionError:
@@ -281,6 +286,9 @@ def _parsed(where: str, line: str) -> list[tuple[str, Any]]:
 
 class _Pairs(list[tuple[str, Any]]):
     """An object, as its keys and values."""
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
 def _checked(where: str, pairs: Sequence[tuple[str, Any]], kinds: Mapping[str, Kind]) -> dict[str, Any]:
