@@ -10,21 +10,20 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
+
+from kldiv_cli.patterns import WILDCARDS, fits_parts
 
 __all__ = [
-    "WILDCARDS",
     "Glob",
     "directory_entries",
     "files_below",
     "find_matches",
-    "fits_parts",
+    "is_directory",
     "name_filter",
     "parse_glob",
     "parts_filter",
 ]
-
-WILDCARDS: Final = re.compile(r"[*?\[]")
 
 
 class Glob(NamedTuple):
@@ -88,19 +87,8 @@ def parts_filter(parts: Sequence[str]) -> Callable[[Sequence[str]], bool]:
     return lambda names: fits_parts(filters, names)
 
 
-def fits_parts(filters: Sequence[Callable[[str], bool] | None], names: Sequence[str]) -> bool:
-    """Whether each name fits its filter, where None stands for any number of names."""
-    if not filters:
-        return not names
-    if filters[0] is not None:
-        return bool(names) and filters[0](names[0]) and fits_parts(filters[1:], names[1:])
-    return fits_parts(filters[1:], names) or (bool(names) and fits_parts(filters, names[1:]))
-
-
-def files_below(top: str, one_file: Callable[[str], bool] = lambda _: False) -> list[str]:
+def files_below(top: str) -> list[str]:
     """The paths below `top`, between slashes and in order, of all that is not hidden and no directory.
-
-    A directory whose name says that it is `one_file` is, and nothing is looked for in it.
 
     Raises
     ------
@@ -108,14 +96,20 @@ def files_below(top: str, one_file: Callable[[str], bool] = lambda _: False) -> 
         A directory can't be listed.
     """
     found: list[str] = []
-    for directory in _all_below(top, one_file):
+    for directory in _all_below(top):
         below = directory[len(top) :].lstrip(os.sep).replace(os.sep, "/")
-        found += (
-            f"{below}/{entry.name}" if below else entry.name
-            for entry in directory_entries(directory)
-            if not entry.name.startswith(".") and (one_file(entry.name) or not entry.is_dir())
-        )
+        names = (os.path.basename(path) for path in _fitting(directory, "*", directories=False))
+        found += (f"{below}/{name}" if below else name for name in names)
     return sorted(found)
+
+
+def is_directory(path: str) -> bool:
+    """Whether files are looked for in it: not in a .zarr, which is one array or a few, as a file is."""
+    return os.path.isdir(path) and not _is_zarr(path)
+
+
+def _is_zarr(path: str) -> bool:
+    return path.rstrip(os.sep).lower().endswith(".zarr")
 
 
 def directory_entries(directory: str) -> list[os.DirEntry[str]]:
@@ -136,20 +130,17 @@ def _fitting(top: str, part: str, *, directories: bool) -> Iterator[str]:
     """What there is in a directory by a name that fits: directories, or all else."""
     if not WILDCARDS.search(part):
         path = os.path.join(top, part)
-        if os.path.lexists(path) and os.path.isdir(path) == directories:
+        if os.path.lexists(path) and is_directory(path) == directories:
             yield path
         return
     fits = name_filter(part)
     for entry in directory_entries(top):
-        if fits(entry.name) and entry.is_dir() == directories:
+        if fits(entry.name) and (entry.is_dir() and not _is_zarr(entry.name)) == directories:
             yield os.path.join(top, entry.name)
 
 
-def _all_below(top: str, left_out: Callable[[str], bool] = lambda _: False) -> Iterator[str]:
-    """`top` and all directories below that are not hidden or left out by their names.
-
-    A link to one above it is not followed.
-    """
+def _all_below(top: str) -> Iterator[str]:
+    """`top` and all directories below that are not hidden; a link to one above it is not followed."""
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
     while pending:
         directory, above = pending.pop()
@@ -158,8 +149,4 @@ def _all_below(top: str, left_out: Callable[[str], bool] = lambda _: False) -> I
         if identity not in above:
             yield directory
             below = above | {identity}
-            pending += (
-                (path, below)
-                for path in _fitting(directory, "*", directories=True)
-                if not left_out(os.path.basename(path))
-            )
+            pending += ((path, below) for path in _fitting(directory, "*", directories=True))

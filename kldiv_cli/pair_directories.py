@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.errors import InputError, InputNotFound
-from kldiv_cli.globs import files_below
+from kldiv_cli.globs import files_below, is_directory
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched, listable, named, without_suffix
 from kldiv_cli.pair_names import tell_apart
@@ -48,8 +48,7 @@ def pairs_of_directories(predictions: str, targets: str, options: Mapping[str, A
     others = {
         role: _companions(role, directory, outputs, pairs)
         for role, directory in companions_of(options).items()
-        if os.path.isdir(directory)
-        if os.path.splitext(directory)[1].lower() not in _SUFFIXES
+        if is_directory(directory)
     }
     names = dict(
         zip(outputs.paths, tell_apart((without_suffix(path), path) for path in outputs.paths), strict=True)
@@ -75,7 +74,7 @@ def pairs_of_directories(predictions: str, targets: str, options: Mapping[str, A
 def _dump(directory: str) -> _Dump:
     where = printable(directory)
     with listable(where):
-        there = files_below(directory, one_file=lambda name: name.lower().endswith(".zarr"))
+        there = files_below(directory)
     paths = [path for path in there if os.path.splitext(path)[1].lower() in _SUFFIXES]
     if not paths:
         others = f"{len(there)} other files" if there else "no files at all"

@@ -14,7 +14,15 @@ from typing import Final, Literal, NamedTuple
 
 from kldiv_cli.addresses import Viewpoint, Written, address_from, is_there, is_url, joined, split_address
 from kldiv_cli.errors import InputError, InputNotFound, UsageError
-from kldiv_cli.globs import Glob, directory_entries, files_below, find_matches, parse_glob, parts_filter
+from kldiv_cli.globs import (
+    Glob,
+    directory_entries,
+    files_below,
+    find_matches,
+    is_directory,
+    parse_glob,
+    parts_filter,
+)
 from kldiv_cli.streams import printable
 
 __all__ = [
@@ -256,7 +264,7 @@ def _by_stem(directory: str, template: str) -> dict[str, str]:
     match = re.compile(f"{re.escape(prefix)}(?P<stem>.+){'(?P=stem)'.join(pieces)}", re.DOTALL).fullmatch
     names = [found["stem"] for entry in directory_entries(top) if (found := match(entry.name))]
     paths = {stem: _partner(directory, template, stem) for stem in names}
-    return {stem: path for stem, path in paths.items() if os.path.lexists(path) and not os.path.isdir(path)}
+    return {stem: path for stem, path in paths.items() if os.path.lexists(path) and not is_directory(path)}
 
 
 def _by_path(directory: str, template: str) -> dict[str, str]:

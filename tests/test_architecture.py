@@ -28,7 +28,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("gate",),
     ("cases",),
-    ("pair_table",),
+    ("pair_sets",),
+    ("pair_directories", "pair_globs", "pair_groups", "pair_table"),
+    ("pair_set",),
     ("api", "pairing", "manifest", "baseline_file", "suggestions"),
     ("baseline", "pair_names"),
     ("table_rows",),
@@ -52,7 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("octaves",),
     ("reductions", "histogram"),
     ("spec", "sinks", "text_sinks", "sources"),
-    ("blocks", "buffers", "likeness", "atomic"),
+    ("blocks", "buffers", "likeness", "atomic", "patterns"),
     ("functional",),
     ("kernels",),
     ("streams",),
@@ -63,7 +65,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 ALLOWED: dict[str, frozenset[str]] = {
     "rich": frozenset({"report.table", "report.console", "report.progress"}),
     "typer": frozenset({"__main__", "cli.app", "cli.options"}),
-    "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
+    "h5py": frozenset(
+        {"sources.hdf5", "sources.hdf5_groups", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}
+    ),
 }
 """The only importers of what is heavy."""
 
