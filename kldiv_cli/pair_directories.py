@@ -77,9 +77,9 @@ def _dump(directory: str) -> _Dump:
         there = files_below(directory)
     paths = [path for path in there if os.path.splitext(path)[1].lower() in _SUFFIXES]
     if not paths:
-        others = f"{len(there)} other files" if there else "no files at all"
+        number = f"{len(there)} file{'s' * (len(there) > 1)}, none of them of arrays" if there else "no files"
         raise InputError(
-            f"{where}: {others}, expected some with one of the suffixes {', '.join(sorted(_SUFFIXES))}; "
+            f"{where}: {number}, expected some with one of the suffixes {', '.join(sorted(_SUFFIXES))}; "
             "name another directory"
         )
     return _Dump(directory, paths)

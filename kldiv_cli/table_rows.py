@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
@@ -94,7 +95,7 @@ class _Lines:
 
     def next_row(self) -> None:
         """What was read up to here is done with."""
-        self._first, self._taken = self._number + 1, 0
+        self._first, self._taken = self._number + (self._held is None), 0
 
     def peek(self) -> str:
         """The first line that is not blank, which will come again; nothing if all are."""
@@ -267,40 +268,46 @@ def _json_rows(lines: _Lines, kinds: Mapping[str, Kind]) -> Iterator[Row]:
         lines.next_row()
 
 
-def _parsed(where: str, line: str) -> list[tuple[str, Any]]:
-    """The keys and values of a line, in which no key is lost for another of its name."""
+def _parsed(where: str, line: str) -> dict[str, Any]:
     try:
-        pairs = _DECODER.decode(line)
+        values = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         problem = f"column {error.colno}: {error.msg}"
     except RecursionError:
         problem = "arrays or objects too deep in each other"
-    except ValueError as error:  # of int(), for a number of more than 4300 digits
+    except ValueError as error:  # a key that is there twice, or a number of more than 4300 digits
         problem = shown(str(error), 300)
     else:
-        if isinstance(pairs, _Pairs):
-            return pairs
+        if isinstance(values, dict):
+            return values
         problem = "a value that is no object"
     raise FormatError(f'{where}: {problem}, expected {{"predictions": "FILE", "targets": "FILE"}}; mend it')
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """An object, as its keys and values."""
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which no value is lost for another of its name."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"'{shown(twice)}' is there twice")
+    return values
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _checked(where: str, pairs: Sequence[tuple[str, Any]], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def _checked(where: str, written: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for key, value in pairs:
+    for key, value in written.items():
         name = key.replace("-", "_")
         if name not in kinds:
             raise UsageError(f"{where}: unknown key '{shown(key)}'{mistaken(name, kinds)}")
         if name in values:
-            raise UsageError(f"{where}: '{shown(key)}' is there twice, expected it once; drop the other")
+            raise UsageError(
+                f"{where}: '{shown(key)}' is there with a dash and without, expected one; drop the other"
+            )
         if value is not None and not fits(kinds[name], value):
-            what = "an object" if isinstance(value, _Pairs) else found(kinds[name], value)
+            what = "an object" if isinstance(value, dict) else found(kinds[name], value)
             raise UsageError(f"{where}: {key} is {what}, expected {expected(kinds[name])}; mend it")
         values[name] = tuple(value) if isinstance(value, list) else value
     return {name: value for name, value in values.items() if value is not None}
