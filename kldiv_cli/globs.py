@@ -9,12 +9,21 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-__all__ = ["Glob", "directory_entries", "find_matches", "name_filter", "parse_glob"]
+from kldiv_cli.patterns import WILDCARDS, fits_parts
 
-_WILDCARDS: Final = re.compile(r"[*?\[]")
+__all__ = [
+    "Glob",
+    "directory_entries",
+    "files_below",
+    "find_matches",
+    "is_directory",
+    "name_filter",
+    "parse_glob",
+    "parts_filter",
+]
 
 
 class Glob(NamedTuple):
@@ -40,7 +49,7 @@ def parse_glob(path: str) -> Glob | None:
         if head == base:
             break
         base, parts = head, [part, *parts] if part else parts
-    return Glob(base, tuple(parts)) if any(map(_WILDCARDS.search, parts)) else None
+    return Glob(base, tuple(parts)) if any(map(WILDCARDS.search, parts)) else None
 
 
 def find_matches(glob: Glob) -> list[str]:
@@ -70,6 +79,39 @@ def name_filter(pattern: str) -> Callable[[str], bool]:
     return fits
 
 
+def parts_filter(parts: Sequence[str]) -> Callable[[Sequence[str]], bool]:
+    """Whether the names on the way to a file match the parts of a pattern."""
+    last = "*" if parts[-1] == "**" else None
+    filters = [None if part == "**" else name_filter(part) for part in parts]
+    filters += [name_filter(last)] if last else []
+    return lambda names: fits_parts(filters, names)
+
+
+def files_below(top: str) -> list[str]:
+    """The paths below `top`, between slashes and in order, of all that is not hidden and no directory.
+
+    Raises
+    ------
+    OSError
+        A directory can't be listed.
+    """
+    found: list[str] = []
+    for directory in _all_below(top):
+        below = directory[len(top) :].lstrip(os.sep).replace(os.sep, "/")
+        names = (os.path.basename(path) for path in _fitting(directory, "*", directories=False))
+        found += (f"{below}/{name}" if below else name for name in names)
+    return sorted(found)
+
+
+def is_directory(path: str) -> bool:
+    """Whether files are looked for in it: not in a .zarr, which is one array or a few, as a file is."""
+    return os.path.isdir(path) and not _is_zarr(path)
+
+
+def _is_zarr(path: str) -> bool:
+    return path.rstrip(os.sep).lower().endswith(".zarr")
+
+
 def directory_entries(directory: str) -> list[os.DirEntry[str]]:
     """What is in a directory: nothing where there is none, but OSError where it can't be listed."""
     try:
@@ -86,14 +128,14 @@ def _steps(top: str, part: str) -> Iterator[str]:
 
 def _fitting(top: str, part: str, *, directories: bool) -> Iterator[str]:
     """What there is in a directory by a name that fits: directories, or all else."""
-    if not _WILDCARDS.search(part):
+    if not WILDCARDS.search(part):
         path = os.path.join(top, part)
-        if os.path.lexists(path) and os.path.isdir(path) == directories:
+        if os.path.lexists(path) and is_directory(path) == directories:
             yield path
         return
     fits = name_filter(part)
     for entry in directory_entries(top):
-        if fits(entry.name) and entry.is_dir() == directories:
+        if fits(entry.name) and (entry.is_dir() and not _is_zarr(entry.name)) == directories:
             yield os.path.join(top, entry.name)
 
 

@@ -30,12 +30,13 @@ No array is read, and no value is checked but for its type: what it means is kno
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from kldiv_cli.addresses import Viewpoint, Written, address_from
 from kldiv_cli.errors import UsageError
-from kldiv_cli.pair_files import Written, address_from, find_pairs
+from kldiv_cli.pair_files import PairFiles, Unmatched, find_pairs
 from kldiv_cli.pair_names import check_name, full_name
 from kldiv_cli.streams import printable
 from kldiv_cli.suite_tables import Kind, Table, mistaken, read_table, shown
@@ -116,6 +117,8 @@ class Suite:
     path: str
     pairs: tuple[Pair, ...]
     baseline: str | None = None
+    unmatched: tuple[Unmatched, ...] = ()
+    """What its globs found that has no partner, where that is allowed."""
 
 
 class _Layer(NamedTuple):
@@ -125,8 +128,10 @@ class _Layer(NamedTuple):
     values: Mapping[str, Any]
 
 
-def read_suite(path: str) -> Suite:
+def read_suite(path: str, *, allow_unmatched: bool = False) -> Suite:
     """Read a suite from a TOML file, or from ``[tool.kldiv]`` of a pyproject.toml.
+
+    `allow_unmatched` counts where the suite itself does not say whether it allows it.
 
     Raises
     ------
@@ -141,7 +146,7 @@ def read_suite(path: str) -> Suite:
     """
     top = read_table(path)
     values = top.values(_TOP, dict.fromkeys((*_OF_PAIRS, *_SHARED), "[defaults] or [pairs.NAME]"))
-    directory = os.path.dirname(path)
+    view = Viewpoint(os.path.dirname(path), "the suite's directory", "allow_unmatched = true")
     defaults = _shared(top.table("defaults"))
     groups = {name: _shared(table) for name, table in _named_tables(top.table("groups"))}
     pairs = [_pair_layers(table, name, defaults, groups) for name, table in _named_tables(top.table("pairs"))]
@@ -149,12 +154,12 @@ def read_suite(path: str) -> Suite:
         raise top.error("no pairs, expected at least one; add [pairs.NAME] with predictions and targets")
     _check_groups_used(groups, {layers[-1].values.get("group") for _, layers in pairs})
     baseline = values.get("baseline")
+    matched, unmatched = _all_pairs(view, pairs, allow_unmatched)
     return Suite(
         path=path,
-        pairs=_all_pairs(directory, pairs),
-        baseline=None
-        if baseline is None
-        else address_from(directory, Written(baseline, top.where("baseline"))),
+        pairs=matched,
+        baseline=None if baseline is None else address_from(view, Written(baseline, top.where("baseline"))),
+        unmatched=unmatched,
     )
 
 
@@ -164,7 +169,7 @@ def _shared(table: Table) -> _Layer:
 
 def _named_tables(tables: Table) -> Iterator[tuple[str, Table]]:
     for name, table in tables.tables():
-        check_name(name, table)
+        check_name(name, table.error, "rename the table")
         yield name, table
 
 
@@ -197,26 +202,38 @@ def _check_groups_used(groups: Mapping[str, _Layer], used: set[str | None]) -> N
 # From tables to pairs
 
 
-def _all_pairs(directory: str, pairs: Sequence[tuple[str, Sequence[_Layer]]]) -> tuple[Pair, ...]:
-    """All pairs, none of them by the name of another."""
+def _all_pairs(
+    view: Viewpoint, pairs: Sequence[tuple[str, Sequence[_Layer]]], allow_unmatched: bool
+) -> tuple[tuple[Pair, ...], tuple[Unmatched, ...]]:
+    """All pairs, none of them by the name of another, and what has no partner."""
     made: dict[str, tuple[Table, Pair]] = {}
+    unmatched: list[Unmatched] = []
     for name, layers in pairs:
         table = layers[-1].table
-        for pair in _pairs_of(directory, name, layers):
+        settings = {key: (value, layer.table) for layer in layers for key, value in layer.values.items()}
+        written = {
+            role: Written(settings[role][0], settings[role][1].where(role))
+            for role in _ROLES
+            if role in settings
+        }
+        allowed = bool(settings.get("allow_unmatched", (allow_unmatched,))[0])
+        matches = find_pairs(view, written, allow_unmatched=allowed)
+        unmatched += matches.unmatched
+        for pair in _pairs_of(name, layers, settings, matches.pairs):
             if pair.name in made:
                 raise _same_name(made[pair.name], (table, pair))
             made[pair.name] = table, pair
-    return tuple(pair for _, pair in made.values())
+    return tuple(pair for _, pair in made.values()), tuple(unmatched)
 
 
-def _pairs_of(directory: str, name: str, layers: Sequence[_Layer]) -> Iterator[Pair]:
+def _pairs_of(
+    name: str,
+    layers: Sequence[_Layer],
+    settings: Mapping[str, tuple[Any, Table]],
+    found: Iterable[PairFiles],
+) -> Iterator[Pair]:
     """The pair of a table, or those of its glob."""
-    settings = {key: (value, layer.table) for layer in layers for key, value in layer.values.items()}
-    written = {
-        role: Written(settings[role][0], settings[role][1].where(role)) for role in _ROLES if role in settings
-    }
-    unmatched = bool(settings.get("allow_unmatched", (False,))[0])
-    for files in find_pairs(directory, written, allow_unmatched=unmatched):
+    for files in found:
         yield Pair(
             name=full_name(name, files, layers[-1].table),
             predictions=files.addresses["predictions"],

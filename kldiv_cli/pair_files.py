@@ -1,6 +1,7 @@
 """Which files make a pair: a glob for the predictions, and for each match its partners by ``{stem}``.
 
-Nothing is lost in silence: a match without a target and a target without a match are errors.
+Nothing is lost in silence: a match without a target and a target without a match are collected, and
+are errors unless somebody said that they may be there.
 """
 
 from __future__ import annotations
@@ -8,141 +9,184 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
+from kldiv_cli.addresses import Viewpoint, Written, address_from, is_there, is_url, joined, split_address
 from kldiv_cli.errors import InputError, InputNotFound, UsageError
-from kldiv_cli.globs import Glob, directory_entries, find_matches, name_filter, parse_glob
+from kldiv_cli.globs import (
+    Glob,
+    directory_entries,
+    files_below,
+    find_matches,
+    is_directory,
+    parse_glob,
+    parts_filter,
+)
 from kldiv_cli.streams import printable
 
-__all__ = ["STEM", "PairFiles", "Written", "address_from", "find_pairs"]
+__all__ = [
+    "PATH",
+    "STEM",
+    "Matches",
+    "PairFiles",
+    "Unmatched",
+    "find_pairs",
+    "listable",
+    "match_pairs",
+    "named",
+    "without_suffix",
+]
 
 STEM: Final = "{stem}"
 """In an address, the name of the prediction's file without its last suffix."""
+PATH: Final = "{path}"
+"""In an address, the path of the prediction's file below what is literal in the glob, likewise."""
 
 _SEPARATORS: Final = re.compile(f"[{re.escape(os.sep + (os.altsep or ''))}]")
+_PLACEHOLDER: Final = re.compile("|".join(map(re.escape, (STEM, PATH))))
 _LISTED: Final = 5
-_MENDED_BY: Final = "allow_unmatched = true"
 
 
-class Written(NamedTuple):
-    """An address as somebody wrote it."""
+class Unmatched(NamedTuple):
+    """What has no partner."""
 
-    text: str
-    where: str
-    """How an error about it begins."""
-
-    @property
-    def shown(self) -> str:
-        return f"'{printable(self.text)}'"
+    address: str
+    role: Literal["predictions", "targets", "group"]
+    """What it is; a group has neither of the two."""
 
 
 class PairFiles(NamedTuple):
-    """The addresses of one pair, and the stem if it is the match of a glob."""
+    """The addresses of one pair, and what they have in common if it is the match of a glob."""
 
     stem: str | None
     addresses: dict[str, str]
+    path: str | None = None
+    """Below what is literal in the glob, without the suffix, between slashes."""
+    suffix: str = ""
 
 
-def find_pairs(
-    directory: str, written: Mapping[str, Written], *, allow_unmatched: bool = False
-) -> list[PairFiles]:
+class Matches(NamedTuple):
+    """What the addresses stand for: all pairs that there are, and what has no partner."""
+
+    pairs: list[PairFiles]
+    without_targets: list[PairFiles]
+    """Those whose targets are not there."""
+    missing: list[str]
+    """The targets' files that are not there."""
+    spare: list[str]
+    """The targets that no prediction belongs to."""
+
+    @property
+    def unmatched(self) -> tuple[Unmatched, ...]:
+        return (
+            *(Unmatched(pair.addresses["predictions"], "predictions") for pair in self.without_targets),
+            *(Unmatched(address, "targets") for address in self.spare),
+        )
+
+
+def find_pairs(view: Viewpoint, written: Mapping[str, Written], *, allow_unmatched: bool = False) -> Matches:
+    """As `match_pairs`, but what has no partner is an error unless `allow_unmatched`.
+
+    Raises
+    ------
+    InputNotFound
+        Matches have no targets, and `allow_unmatched` does not drop them or nothing would be left.
+    InputError
+        There are targets without a prediction, unless `allow_unmatched`.
+    """
+    matches = match_pairs(view, written)
+    if matches.missing and not (matches.pairs and allow_unmatched):
+        raise _no_targets(view, written, matches.missing, any_left=bool(matches.pairs))
+    if matches.spare and not allow_unmatched:
+        raise _no_predictions(view, written, matches.spare)
+    return matches
+
+
+def match_pairs(view: Viewpoint, written: Mapping[str, Written]) -> Matches:
     """The pairs that addresses stand for, those of a glob in the order of their paths.
 
-    `written` has ``predictions``, ``targets`` and whatever files go with them; all are seen from
-    `directory`. Wildcards ``* ? [ab] **`` count in the file part of the predictions only, and not in
-    a path that exists as it is written. They match no hidden files. Where the targets have no
-    ``{stem}``, all matches are held against the same ones. Where it stands in the name of a dataset
-    only, datasets that no prediction belongs to are not looked for.
+    `written` has ``predictions``, ``targets`` and whatever files go with them. Wildcards
+    ``* ? [ab] **`` count in the file part of the predictions only, and not in a path that exists as it
+    is written, nor in a URL. They match no hidden files. Where the targets have neither ``{stem}`` nor
+    ``{path}``, all matches are held against the same ones. Where it stands in the name of a dataset
+    only, datasets that no prediction belongs to are not looked for, and neither are URLs.
 
     Raises
     ------
     UsageError
         An address is none, or ``{stem}`` stands where there is no glob.
     InputNotFound
-        Nothing matches, or matches have no targets and `allow_unmatched` does not drop them.
+        Nothing matches.
     InputError
-        There are targets without a prediction, unless `allow_unmatched`; or a directory can't be read.
+        A directory can't be read.
     """
-    addresses = {role: address_from(directory, address) for role, address in written.items()}
-    file, behind = _split(directory, written["predictions"].text)
-    glob = parse_glob(_joined(directory, file))
-    _check_stems(directory, written, glob)
+    addresses = {role: address_from(view, address) for role, address in written.items()}
+    file, behind = split_address(view.directory, written["predictions"].text)
+    glob = None if is_url(file) else parse_glob(joined(view.directory, file))
+    _check_placeholders(view.directory, written, glob)
     if glob is None:
-        return [PairFiles(None, addresses)]
-    with _listable(written["predictions"].where):
+        return Matches([PairFiles(None, addresses)], [], [], [])
+    with listable(written["predictions"].where):
         paths = find_matches(glob)
     if not paths:
-        raise _no_match(directory, written["predictions"])
-    found = [_pair(directory, written, path, behind) for path in paths]
-    kept = _with_targets(directory, written, found, allow_unmatched=allow_unmatched)
-    if not allow_unmatched:
-        endings = {os.path.splitext(path)[1] for path in paths}
-        _check_no_spare_targets(directory, written, found, glob, endings)
-    return kept
+        raise _no_match(view, written["predictions"])
+    found = [_pair(view.directory, written, glob, path, behind) for path in paths]
+    kept, lacking = _split_by_targets(view.directory, written, found)
+    return Matches(
+        pairs=kept,
+        without_targets=[pair for pair, _ in lacking],
+        missing=[file for _, file in lacking],
+        spare=_spare_targets(view.directory, written, found, glob, paths),
+    )
 
 
-def address_from(directory: str, address: Written) -> str:
-    """An address seen from where the working directory is, as short as it was written.
-
-    Raises
-    ------
-    UsageError
-        It names no file.
-    """
-    file, behind = _split(directory, address.text)
-    if not file or behind == "::" or "\0" in address.text:
-        raise UsageError(
-            f"{address.where}: {address.shown}, expected FILE, FILE::DATASET or FILE::[0:1000]; "
-            "write it as seen from the suite's directory"
-        )
-    return _joined(directory, address.text)
+def without_suffix(path: str) -> str:
+    return os.path.splitext(path)[0]
 
 
-def _joined(directory: str, path: str) -> str:
-    return os.path.join(directory, path) if directory and not os.path.isabs(path) else path
-
-
-def _split(directory: str, text: str) -> tuple[str, str]:
-    """The file of an address and what is behind it; ``::`` may be in the name of a file that exists.
-
-    It is split before it is joined, for ``::`` and ``{stem}`` in the directory's name mean nothing.
-    """
-    file, separator, rest = text.partition("::")
-    if not separator or os.path.lexists(_joined(directory, text)):
-        return text, ""
-    return file, separator + rest
-
-
-def _check_stems(directory: str, written: Mapping[str, Written], glob: Glob | None) -> None:
+def _check_placeholders(directory: str, written: Mapping[str, Written], glob: Glob | None) -> None:
     """``{stem}`` stands for what a glob matches: not in the glob, and not where there is none."""
     predictions = written["predictions"]
-    literal = os.path.lexists(_joined(directory, _split(directory, predictions.text)[0]))
-    if STEM in predictions.text and not literal:
-        raise UsageError(
-            f"{predictions.where}: {predictions.shown} has {STEM}, "
-            "expected it in the partners of a glob only; write * in its place"
-        )
+    literal = is_there(joined(directory, split_address(directory, predictions.text)[0]))
     for role, address in written.items():
-        if role != "predictions" and glob is None and STEM in address.text:
-            raise UsageError(
-                f"{address.where}: {address.shown} has {STEM}, expected it only where the predictions "
-                "have a wildcard, and files match it; write the file's name"
-            )
+        for placeholder in _placeholders(address.text):
+            if role == "predictions" and not literal:
+                raise UsageError(
+                    f"{predictions.where}: {predictions.shown} has {placeholder}, "
+                    "expected it in the partners of a glob only; write * in its place"
+                )
+            if role != "predictions" and glob is None:
+                raise UsageError(
+                    f"{address.where}: {address.shown} has {placeholder}, expected it only where the "
+                    "predictions have a wildcard, and files match it; write the file's name"
+                )
 
 
-def _pair(directory: str, written: Mapping[str, Written], path: str, behind: str) -> PairFiles:
-    stem = os.path.splitext(os.path.basename(path))[0]
-    partners = {role: _partner(directory, address.text, stem) for role, address in written.items()}
-    return PairFiles(stem, partners | {"predictions": path + behind})
+def _placeholders(template: str) -> list[str]:
+    return [placeholder for placeholder in (STEM, PATH) if placeholder in template]
 
 
-def _partner(directory: str, template: str, stem: str | None) -> str:
-    return _joined(directory, template if stem is None else template.replace(STEM, stem))
+def _pair(directory: str, written: Mapping[str, Written], glob: Glob, path: str, behind: str) -> PairFiles:
+    below, suffix = os.path.splitext(path[len(glob.base) :].lstrip(os.sep + (os.altsep or "")))
+    below = below.replace(os.sep, "/")
+    partners = {role: _partner(directory, address.text, below) for role, address in written.items()}
+    return PairFiles(_stem(below), partners | {"predictions": path + behind}, below, suffix)
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _partner(directory: str, template: str, path: str) -> str:
+    """What a template stands for; in one go, for a file may be called ``{stem}``."""
+    values = {STEM: _stem(path), PATH: path}
+    return joined(directory, _PLACEHOLDER.sub(lambda found: values[found[0]], template))
 
 
 @contextlib.contextmanager
-def _listable(where: str) -> Iterator[None]:
+def listable(where: str) -> Iterator[None]:
+    """Tell of a directory that can't be listed, where it was needed."""
     try:
         yield
     except OSError as error:
@@ -155,51 +199,56 @@ def _listable(where: str) -> Iterator[None]:
 # Matches and their targets
 
 
-def _with_targets(
-    directory: str, written: Mapping[str, Written], found: list[PairFiles], *, allow_unmatched: bool
-) -> list[PairFiles]:
-    """The pairs whose target file is there: all of them, unless `allow_unmatched`."""
-    template, _ = _split(directory, written["targets"].text)
-    if STEM not in template:
-        return found
-    files = [_partner(directory, template, pair.stem) for pair in found]
-    kept = [pair for pair, file in zip(found, files, strict=True) if os.path.lexists(file)]
-    if kept == found or (kept and allow_unmatched):
-        return kept
-    raise _no_targets(written, [file for file in files if not os.path.lexists(file)], any_left=bool(kept))
+def _split_by_targets(
+    directory: str, written: Mapping[str, Written], found: list[PairFiles]
+) -> tuple[list[PairFiles], list[tuple[PairFiles, str]]]:
+    """The pairs whose target file is there, and the others with the file that is not."""
+    template, _ = split_address(directory, written["targets"].text)
+    if not _placeholders(template):
+        return found, []
+    files = [(pair, _partner(directory, template, str(pair.path))) for pair in found]
+    there = [is_there(file) for _, file in files]
+    return (
+        [pair for (pair, _), is_kept in zip(files, there, strict=True) if is_kept],
+        [item for item, is_kept in zip(files, there, strict=True) if not is_kept],
+    )
 
 
-def _check_no_spare_targets(
-    directory: str, written: Mapping[str, Written], found: list[PairFiles], glob: Glob, endings: set[str]
-) -> None:
-    """Refuse target files that a prediction should be there for but is not.
+def _spare_targets(
+    directory: str,
+    written: Mapping[str, Written],
+    found: list[PairFiles],
+    glob: Glob,
+    paths: Iterable[str],
+) -> list[str]:
+    """Target files that a prediction should be there for but is not.
 
     One should be if the glob would match it under an ending that matches have, and if the file is
     no partner of another pair: ``ref/{stem}_mask.npy`` fits ``ref/{stem}.npy`` too.
     """
-    template, _ = _split(directory, written["targets"].text)
-    if STEM not in template:
-        return
-    with _listable(written["targets"].where):
-        there = _by_stem(directory, template)
-    matched = {os.path.normcase(str(pair.stem)) for pair in found}
-    fits = name_filter(glob.file_pattern)
+    template, _ = split_address(directory, written["targets"].text)
+    if not _placeholders(template) or is_url(template):
+        return []
+    by_path = PATH in template
+    with listable(written["targets"].where):
+        there = (_by_path if by_path else _by_stem)(directory, template)
+    matched = {os.path.normcase(str(pair.path if by_path else pair.stem)) for pair in found}
+    endings = {os.path.splitext(path)[1] for path in paths}
+    fits = parts_filter(glob.parts if by_path else (glob.file_pattern,))
     partners = _partners_of_others(directory, written, there)
-    spare = [
+    return [
         path
-        for stem, path in sorted(there.items())
-        if os.path.normcase(stem) not in matched
+        for value, path in sorted(there.items())
+        if os.path.normcase(value) not in matched
         and path not in partners
-        and any(fits(stem + ending) for ending in endings)
+        and any(fits(f"{value}{ending}".split("/")) for ending in endings)
     ]
-    if spare:
-        raise _no_predictions(written, spare)
 
 
 def _partners_of_others(directory: str, written: Mapping[str, Written], there: Mapping[str, str]) -> set[str]:
     """Files that are weights or masks of a target, and not that target itself."""
     templates = [
-        _split(directory, address.text)[0]
+        split_address(directory, address.text)[0]
         for role, address in written.items()
         if role not in ("predictions", "targets")
     ]
@@ -210,42 +259,66 @@ def _partners_of_others(directory: str, written: Mapping[str, Written], there: M
 def _by_stem(directory: str, template: str) -> dict[str, str]:
     """The files there are of a path with ``{stem}`` in it."""
     before, after = template.split(STEM, 1)
-    top, prefix = os.path.split(_joined(directory, before))
+    top, prefix = os.path.split(joined(directory, before))
     pieces = [re.escape(piece) for piece in _SEPARATORS.split(after, maxsplit=1)[0].split(STEM)]
     match = re.compile(f"{re.escape(prefix)}(?P<stem>.+){'(?P=stem)'.join(pieces)}", re.DOTALL).fullmatch
     names = [found["stem"] for entry in directory_entries(top) if (found := match(entry.name))]
     paths = {stem: _partner(directory, template, stem) for stem in names}
-    return {stem: path for stem, path in paths.items() if os.path.lexists(path) and not os.path.isdir(path)}
+    return {stem: path for stem, path in paths.items() if os.path.lexists(path) and not is_directory(path)}
+
+
+def _by_path(directory: str, template: str) -> dict[str, str]:
+    """The files there are of a path with ``{path}`` in it, at any depth."""
+    literal = min((template.partition(placeholder)[0] for placeholder in _placeholders(template)), key=len)
+    top = os.path.dirname(literal)
+    match = re.compile(_expression(template[len(literal) :]), re.DOTALL).fullmatch
+    prefix = os.path.basename(literal)
+    names = [name[len(prefix) :] for name in files_below(joined(directory, top)) if name.startswith(prefix)]
+    found = [(name, matched["path"]) for name in names if (matched := match(name))]
+    paths = {path: _partner(directory, template, path) for _, path in found}
+    return {path: paths[path] for name, path in found if paths[path] == joined(directory, literal + name)}
+
+
+def _expression(template: str) -> str:
+    """What matches a template; that ``{stem}`` is the end of ``{path}`` is not in it."""
+    before, after = template.split(PATH, 1)
+    any_stem = "[^/]+".join
+    return (
+        any_stem(map(re.escape, before.split(STEM)))
+        + "(?P<path>.+)"
+        + "(?P=path)".join(any_stem(map(re.escape, piece.split(STEM))) for piece in after.split(PATH))
+    )
 
 
 # What is missing
 
 
-def _no_match(directory: str, predictions: Written) -> InputNotFound:
+def _no_match(view: Viewpoint, predictions: Written) -> InputNotFound:
     return InputNotFound(
-        f"{predictions.where}: no file matches {predictions.shown}, expected at least one, "
-        f"seen from the suite's directory '{printable(directory or os.curdir)}'; mend the pattern or the dump"
+        f"{predictions.where}: no file matches {predictions.shown}, expected at least one, seen from "
+        f"{view.called} '{printable(view.directory or os.curdir)}'; mend the pattern or the dump"
     )
 
 
-def _no_targets(written: Mapping[str, Written], files: Sequence[str], *, any_left: bool) -> InputNotFound:
-    remedy = (
-        f"add them, or drop such predictions with {_MENDED_BY}" if any_left else "mend the path or the dump"
-    )
+def _no_targets(
+    view: Viewpoint, written: Mapping[str, Written], files: Sequence[str], *, any_left: bool
+) -> InputNotFound:
+    remedy = f"add them, or drop such predictions with {view.allow_unmatched}"
     return InputNotFound(
-        f"{written['targets'].where}: no file {_named(files)}, expected one for each match of "
-        f"{written['predictions'].shown}; {remedy}"
+        f"{written['targets'].where}: no file {named(files)}, expected one for each match of "
+        f"{written['predictions'].shown}; {remedy if any_left else 'mend the path or the dump'}"
     )
 
 
-def _no_predictions(written: Mapping[str, Written], files: Sequence[str]) -> InputError:
+def _no_predictions(view: Viewpoint, written: Mapping[str, Written], files: Sequence[str]) -> InputError:
     return InputError(
-        f"{written['targets'].where}: no prediction for {_named(files)}, expected a match of "
-        f"{written['predictions'].shown} for each; add them, or leave such targets out with {_MENDED_BY}"
+        f"{written['targets'].where}: no prediction for {named(files)}, expected a match of "
+        f"{written['predictions'].shown} for each; add them, or leave such targets out with "
+        f"{view.allow_unmatched}"
     )
 
 
-def _named(files: Sequence[str]) -> str:
+def named(files: Sequence[str]) -> str:
     """The first few by name, the others by their number."""
     more = len(files) - _LISTED
     return ", ".join(map(printable, files[:_LISTED])) + (f" and {more} more" if more > 0 else "")

@@ -14,7 +14,7 @@ from kldiv_cli.errors import FormatError, UsageError
 from kldiv_cli.sources.regular import RegularFile, check_regular
 from kldiv_cli.streams import printable
 
-__all__ = ["Kind", "Table", "mistaken", "read_table", "shown"]
+__all__ = ["Kind", "Table", "expected", "fits", "found", "mistaken", "read_table", "shown"]
 
 Kind = Literal[
     "string",
@@ -100,7 +100,7 @@ class Table:
                 raise self.error(_unknown(name, kinds, elsewhere), key)
             if name in written:
                 raise self.error(f"there as {written[name]} too, expected one of them; drop the other", key)
-            if not _fits(kinds[name], value):
+            if not fits(kinds[name], value):
                 raise self._misfit(kinds[name], value, key, key)
             written[name] = key
         return {name: _frozen(self.entries[key]) for name, key in written.items()}
@@ -119,7 +119,7 @@ class Table:
     def _misfit(self, kind: Kind, value: object, key: str, example: str) -> UsageError:
         """What to say of a value that is not of the kind; `example` is the key in an example."""
         path = f"{self.title[1:-1]}.{example}".lstrip(".") if kind in ("table", "tables") else example
-        return self.error(f"{_found(kind, value)}, expected {_EXPECTED[kind].format(path)}", key)
+        return self.error(f"{found(kind, value)}, expected {_EXPECTED[kind].format(path)}", key)
 
     def _below(self, key: str, entries: Mapping[str, Any]) -> Table:
         name = f"{self.name}.{_quoted(key)}" if self.name else _quoted(key)
@@ -219,7 +219,7 @@ def _unknown(name: str, kinds: Mapping[str, Kind], elsewhere: Mapping[str, str])
     return f"unknown key{mistaken(name, kinds)}"
 
 
-def _fits(kind: Kind, value: object) -> bool:
+def fits(kind: Kind, value: object) -> bool:
     """Whether a value is of a kind; in TOML true is no number, and a whole number has 64 bits."""
     match kind:
         case "string" | "address":
@@ -227,26 +227,26 @@ def _fits(kind: Kind, value: object) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
         case "number":
-            return isinstance(value, float) or _fits("integer", value)
+            return isinstance(value, float) or fits("integer", value)
         case "boolean":
             return isinstance(value, bool)
         case "table" | "tables":
             return isinstance(value, dict)
         case "strings" | "numbers":
-            return isinstance(value, list) and all(_fits(_ELEMENTS[kind], element) for element in value)
+            return isinstance(value, list) and all(fits(_ELEMENTS[kind], element) for element in value)
         case "string or strings":
-            return isinstance(value, str) or _fits("strings", value)
+            return isinstance(value, str) or fits("strings", value)
         case _:
             assert_never(kind)
 
 
-def _found(kind: Kind, value: object) -> str:
+def found(kind: Kind, value: object) -> str:
     """What a value is that does not fit; of an array, its first element that does not."""
     match value:
         case bool():
             return str(value).lower()
         case int():
-            return str(value) if _fits("integer", value) else "a whole number of more than 64 bits"
+            return str(value) if fits("integer", value) else "a whole number of more than 64 bits"
         case float():
             return str(value)
         case str():
@@ -254,12 +254,19 @@ def _found(kind: Kind, value: object) -> str:
         case dict():
             return "a table"
         case list() if kind in _ELEMENTS:
-            element = next(e for e in value if not _fits(_ELEMENTS[kind], e))
-            return f"an array with {_found(_ELEMENTS[kind], element)} in it"
+            element = next(e for e in value if not fits(_ELEMENTS[kind], e))
+            return f"an array with {found(_ELEMENTS[kind], element)} in it"
         case list():
             return "an array"
+        case None:
+            return "null"
         case _:
             return "a date or time"
+
+
+def expected(kind: Kind) -> str:
+    """What a value of a kind is, in a file that is no TOML."""
+    return _EXPECTED[kind].partition(", as in")[0]
 
 
 def _frozen(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kldiv_cli.errors import AxisError, UsageError
 
-__all__ = ["Address", "parse_address", "resolve_selection"]
+__all__ = ["Address", "dataset_address", "parse_address", "resolve_selection"]
 
 _SELECTION = re.compile(r"(?P<name>.*?)\[(?P<selection>[^\[\]]*)\]", re.DOTALL)
 _ITEM = re.compile(
@@ -36,6 +36,16 @@ def parse_address(text: str) -> Address:
     if not path or not rest:
         raise UsageError(f"{text}: expected FILE::DATASET, FILE::DATASET[0:1000] or FILE::[0:1000]")
     return Address(path, name or None, selection)
+
+
+def dataset_address(path: str, name: str) -> str:
+    """The address of a dataset, whatever its name is.
+
+    >>> dataset_address("dump.h5", "/layer[1]")
+    'dump.h5::/layer[1][...]'
+    """
+    # Without a selection of all, brackets at the end of the name would be taken for one.
+    return f"{path}::{name}{'[...]' if _SELECTION.fullmatch(name) else ''}"
 
 
 def resolve_selection(where: str, selection: str, shape: tuple[int, ...]) -> Selection:

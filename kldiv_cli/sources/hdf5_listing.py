@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import h5py
 
 from kldiv_cli.errors import DatasetError, FormatError, InputError
+from kldiv_cli.sources.address import dataset_address
 from kldiv_cli.sources.hdf5 import FAULTS, open_container, open_hdf5, reason_of
 from kldiv_cli.sources.hdf5_names import datasets, dtype_of, find_object
 from kldiv_cli.sources.regular import RegularFile
@@ -25,7 +25,6 @@ _FILTERS: Final = {
     h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset",
     h5py.h5z.FILTER_LZF: "lzf",
 }
-_SELECTION: Final = re.compile(r".*\[[^\[\]]*\]", re.DOTALL)
 
 
 class _Found(NamedTuple):
@@ -100,9 +99,7 @@ def _external_links(group: h5py.Group) -> list[str]:
 
 
 def _stored(path: str, item: _Found) -> StoredArray:
-    address = f"{path}::{item.name}"
-    if _SELECTION.fullmatch(item.name):
-        address += "[...]"  # without it the end of the name would be taken for a selection
+    address = dataset_address(path, item.name)
     dataset = item.dataset
     if dataset is None:
         problem = f"a link into {item.target!r}; name that file, or allow it with --allow-external"

@@ -10,7 +10,7 @@ import numpy as np
 from kldiv_cli.errors import DatasetError, FormatError
 from kldiv_cli.sources.base import describe, is_numeric
 
-__all__ = ["datasets", "dtype_of", "find_dataset", "find_object"]
+__all__ = ["datasets", "dtype_of", "find_dataset", "find_object", "follow"]
 
 _MOST_LINKS: Final = 32
 
@@ -46,13 +46,13 @@ def find_object(path: str, container: h5py.File, name: str, *, allow_external: b
     FormatError
         The way to it leads out of the file and `allow_external` was not given.
     """
-    found = container.get(name) if allow_external else _follow(path, container, name)
+    found = container.get(name) if allow_external else follow(path, container, name)
     if found is None:
         raise DatasetError(f"{path}: no dataset {name!r}; it has {_listing(container)}")
     return found
 
 
-def _follow(path: str, container: h5py.File, name: str) -> Any:
+def follow(path: str, container: h5py.File, name: str) -> Any:
     """Walk to an object by hard links and inner soft links only; None where there is none."""
     here: Any = container
     parts = [part for part in name.split("/") if part]

@@ -1,0 +1,79 @@
+"""Many pairs and what has no partner: what every way to find pairs comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from kldiv_cli.addresses import COMMAND_LINE
+from kldiv_cli.errors import InputError, UsageError
+from kldiv_cli.manifest import Pair
+from kldiv_cli.pair_files import Unmatched, named
+from kldiv_cli.pair_names import check_name
+from kldiv_cli.streams import printable
+from kldiv_cli.suite_tables import shown
+
+__all__ = ["PairSet", "check_matched", "check_names", "companions_of"]
+
+_COMPANIONS: Final = ("weight", "pos_weight", "mask")
+_LACKING: Final = {
+    "predictions": "no targets for",
+    "targets": "no predictions for",
+    "group": "neither predictions nor targets in",
+}
+
+
+class PairSet(NamedTuple):
+    """All pairs of a run."""
+
+    pairs: tuple[Pair, ...]
+    unmatched: tuple[Unmatched, ...] = ()
+    """What has no partner: predictions, then targets, then groups."""
+
+
+def companions_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """The addresses of arrays that go with each pair, by their options."""
+    return {role: str(options[role]) for role in _COMPANIONS if options.get(role) is not None}
+
+
+def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairSet:
+    """What was found, if everything has a partner or need not have one, and if there is a pair at all.
+
+    Raises
+    ------
+    InputError
+        The first few that have none are named.
+    """
+    if found.pairs and (allow_unmatched or not found.unmatched):
+        return found
+    lacking = {role: [one.address for one in found.unmatched if one.role == role] for role in _LACKING}
+    problems = [f"{_LACKING[role]} {named(addresses)}" for role, addresses in lacking.items() if addresses]
+    if not found.pairs:
+        raise InputError(
+            f"{where}: {' and '.join(['no pairs', *problems])}, expected at least one; "
+            "mend the names or the dump"
+        )
+    raise InputError(
+        f"{where}: {' and '.join(problems)}, expected a partner for each; "
+        f"add them, or leave such out with {COMMAND_LINE.allow_unmatched}"
+    )
+
+
+def check_names(pairs: Iterable[Pair]) -> None:
+    """Refuse two pairs of one name, and names that a report can't show.
+
+    Raises
+    ------
+    UsageError
+        Both predictions are named, for it is them that the names were made of.
+    """
+    first: dict[str, str] = {}
+    for pair in pairs:
+        source = printable(pair.predictions)
+        check_name(pair.name, lambda text: UsageError(f"{source}: {text}"), "rename it")  # noqa: B023
+        if pair.name in first:
+            raise UsageError(
+                f"{source}: makes a second pair named '{shown(pair.name)}', expected one, after "
+                f"{printable(first[pair.name])}; rename one, or list the pairs in a table with names"
+            )
+        first[pair.name] = pair.predictions
