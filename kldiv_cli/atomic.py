@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kldiv_cli.errors import OutputError
 
-__all__ = ["check_place", "explained", "new_temporary", "publish"]
+__all__ = ["check_place", "explained", "new_temporary", "publish", "sync_directory"]
 
 
 def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool) -> None:
@@ -49,7 +49,7 @@ def publish(temporary: Path, path: Path, *, force: bool) -> None:
         os.replace(temporary, path)
     else:
         _rename_new(temporary, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -93,8 +93,8 @@ def _default_mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
-def _sync_directory(path: Path) -> None:
-    """Make the rename durable, where directories can be opened; without that it is done all the same."""
+def sync_directory(path: Path) -> None:
+    """Make new names in it durable, where directories can be opened; without that it is done all the same."""
     if os.name == "posix":
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)

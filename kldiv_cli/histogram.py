@@ -18,10 +18,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bins", "Histogram", "histogram_of", "octave_counts"]
+__all__ = ["Bins", "GrowingHistogram", "Histogram", "bins_from", "histogram_of", "octave_counts"]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.intp]
+Integers = npt.NDArray[np.integer]
 
 _SHIFT: Final = 42
 _CHUNK: Final = 1 << 14
@@ -57,6 +59,20 @@ class Bins(NamedTuple):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Of few values nearly all bins are empty, and those are not sent to another process."""
+        if not self.counts.size:
+            return Bins, (self.first,)
+        places = np.flatnonzero(self.counts)
+        counts = self.counts[places].astype(np.min_scalar_type(int(self.counts.max())))
+        return _unpacked, (self.first, self.counts.size, places.astype(np.int32), counts)
+
+    @property
+    def filled(self) -> tuple[Indices, Counts]:
+        """Which bins hold something, in ascending order, and how much."""
+        places = np.flatnonzero(self.counts)
+        return places + self.first, self.counts[places]
 
     @property
     def middles(self) -> Array:
@@ -98,6 +114,61 @@ class Histogram(NamedTuple):
         counts = np.concatenate([self.below.counts[::-1], [self.zeros], self.above.counts])
         found: Array = middles[np.searchsorted(np.cumsum(counts), ranks, side="right")]
         return found
+
+
+class GrowingHistogram:
+    """Adds up many histograms in place: what one costs depends on its own width, not on that of all."""
+
+    def __init__(self) -> None:
+        self._zeros = 0
+        self._below, self._above, self._least = _GrowingBins(), _GrowingBins(), _GrowingBins()
+
+    def add(self, histogram: Histogram) -> None:
+        self._zeros += histogram.zeros
+        self._below.add(histogram.below)
+        self._above.add(histogram.above)
+        self._least.add(histogram.least)
+
+    @property
+    def histogram(self) -> Histogram:
+        """What was added so far; it shares no memory with what is still to grow."""
+        return Histogram(self._below.bins, self._zeros, self._above.bins, self._least.bins)
+
+
+class _GrowingBins:
+    def __init__(self) -> None:
+        self._first, self._counts = 0, np.zeros(0, np.int64)
+
+    def add(self, bins: Bins) -> None:
+        if not bins.counts.size:
+            return
+        start, stop = bins.first - self._first, bins.first - self._first + bins.counts.size
+        if start < 0 or stop > self._counts.size:
+            # The sum is an array of its own, even where it is of one histogram only.
+            self._first, grown = Bins(self._first, self._counts).merge(bins)
+            self._counts = grown.copy() if grown is bins.counts else grown
+        else:
+            self._counts[start:stop] += bins.counts
+
+    @property
+    def bins(self) -> Bins:
+        return Bins(self._first, self._counts.copy())
+
+
+def bins_from(places: Indices, counts: Counts) -> Bins:
+    """The bins that hold something, in ascending order, and how much: `Bins.filled` the other way round."""
+    if not places.size:
+        return Bins()
+    first, last = int(places[0]), int(places[-1])
+    return _unpacked(first, last - first + 1, places - first, counts)
+
+
+def _unpacked(
+    first: int, size: int, places: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
+) -> Bins:
+    dense = np.zeros(size, np.int64)
+    dense[places] = counts
+    return Bins(first, dense)
 
 
 def histogram_of(values: Array) -> Histogram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ __all__ = [
     "direction",
     "evaluation_record",
     "input_record",
+    "number_in",
     "split_groups",
     "statistics_record",
     "without_nonfinite",
@@ -136,3 +138,19 @@ def without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
 
     clean: dict[str, Any] = cleaned(record, "")
     return {**clean, "nonfinite": odd} if odd else clean
+
+
+def number_in(record: Mapping[str, Any], *keys: str) -> float | None:
+    """A number of a record, nan and inf as they were before they were replaced; None where there is none.
+
+    >>> record = without_nonfinite({"statistics": {"mean": math.inf, "p99.9": 1.5}})
+    >>> number_in(record, "statistics", "mean"), number_in(record, "statistics", "p99.9")
+    (inf, 1.5)
+    """
+    odd = record.get("nonfinite", {}).get(".".join(keys))
+    if odd is not None:
+        return float(odd)
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,183 @@
+"""What a batch comes to: over all of its arrays as if they were one, and over its pairs.
+
+Whatever order the pairs come in, and however they are grouped, not a bit of it changes: sums are
+exact until they are rounded once, counts are integers, and the worst pairs are ranked by value and name.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, get_args
+
+import numpy as np
+
+from kldiv_cli.estimates import Estimate, Share, mean_of, share_of
+from kldiv_cli.histogram import GrowingHistogram, Histogram
+from kldiv_cli.pair_result import PairResult
+from kldiv_cli.record import number_in
+from kldiv_cli.reductions import Scalars
+from kldiv_cli.spec import QUANTILES, Loss
+from kldiv_cli.statistics import Statistics, sketch_of
+from kldiv_cli.target_split import TargetSplit
+from kldiv_cli.totals import Totals
+
+__all__ = ["RANKED_BY", "BatchCounts", "BatchTotals", "LossTotals", "WorstPair"]
+
+_MEANS: Final = ("mean", "batchmean", "distmean")
+_LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
+RANKED_BY: Final[dict[Loss, str]] = {"kl": "distmean", "bce": "mean"}
+"""Which number of a pair says how bad it is."""
+
+
+class WorstPair(NamedTuple):
+    """One of the pairs with the largest loss."""
+
+    name: str
+    value: float
+    """What `RANKED_BY` says."""
+
+
+class BatchCounts(NamedTuple):
+    """How many pairs there were."""
+
+    pairs: int = 0
+    computed: int = 0
+    failed: int = 0
+    bytes: int = 0
+    """What the arrays of all pairs take."""
+
+    def merge(self, other: BatchCounts) -> BatchCounts:
+        return BatchCounts(*(one + another for one, another in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossTotals:
+    """One loss over all pairs that it was computed of."""
+
+    loss: Loss
+    pairs: int
+    totals: Totals
+    """Of all arrays as if they were one, laid behind one another, as the four that follow."""
+    scalars: Scalars
+    statistics: Statistics
+    top1: Share | None
+    """None where it was not asked for of every pair, as `by_target`."""
+    by_target: TargetSplit | None
+    macro: Mapping[str, Estimate]
+    """By reduction (mean, batchmean, distmean), its mean over pairs: each pair weighs the same."""
+    worst: tuple[WorstPair, ...]
+    """The worst first: nan before inf, then by value, of equal ones by name."""
+
+
+class BatchTotals:
+    """Adds up pairs as they come."""
+
+    def __init__(self, *, worst: int = 10, quantiles: tuple[float, ...] = QUANTILES) -> None:
+        """Keep as many of the worst pairs, and tell these percentiles."""
+        self._worst, self._quantiles = worst, quantiles
+        self._counts = BatchCounts()
+        self._sums: dict[Loss, _LossSum] = {}
+
+    def add(self, result: PairResult) -> None:
+        """Take a pair in, whether it was computed or failed."""
+        failed = result.error is not None
+        self._counts = self._counts.merge(BatchCounts(1, not failed, failed, result.bytes))
+        for loss, totals in result.totals.items():
+            self._sum(loss).add_totals(totals)
+        for record in result.records:
+            self._sum(record["loss"]).add_record(result.name, record)
+
+    def merge(self, other: BatchTotals) -> None:
+        """Take in all that another has taken in."""
+        self._counts = self._counts.merge(other.counts)
+        for loss, of_loss in other._sums.items():
+            self._sum(loss).merge(of_loss)
+
+    @property
+    def counts(self) -> BatchCounts:
+        """How many pairs were taken in."""
+        return self._counts
+
+    @property
+    def losses(self) -> tuple[LossTotals, ...]:
+        """What each loss comes to by now, for those that any pair has."""
+        return tuple(self._sums[loss].result(loss, self._quantiles) for loss in _LOSSES if loss in self._sums)
+
+    def _sum(self, loss: Loss) -> _LossSum:
+        if loss not in self._sums:
+            self._sums[loss] = _LossSum(RANKED_BY[loss], self._worst)
+        return self._sums[loss]
+
+
+class _LossSum:
+    """What of one loss has to be kept of every pair; the histogram apart, for it is added to in place."""
+
+    def __init__(self, ranked_by: str, worst: int) -> None:
+        self._ranked_by, self._size = ranked_by, worst
+        self._pairs = 0
+        self._totals: Totals | None = None
+        self._histogram = GrowingHistogram()
+        self._values = {name: array("d") for name in _MEANS}
+        self._worst: list[WorstPair] = []
+
+    def add_totals(self, totals: Totals) -> None:
+        self._histogram.add(totals.losses.histogram)
+        bare = totals._replace(losses=totals.losses._replace(histogram=Histogram()))
+        self._totals = bare if self._totals is None else self._totals.merge(bare)
+
+    def add_record(self, name: str, record: Mapping[str, Any]) -> None:
+        self._pairs += 1
+        for reduction, values in self._values.items():
+            value = number_in(record, reduction)
+            if value is not None:
+                values.append(value)
+                if reduction == self._ranked_by:
+                    self._rank([WorstPair(name, value)])
+
+    def merge(self, other: _LossSum) -> None:
+        self._pairs += other._pairs
+        if other._totals is not None:
+            self.add_totals(other._complete)
+        for reduction, values in other._values.items():
+            self._values[reduction].extend(values)
+        if other._worst:
+            self._rank(other._worst)
+
+    def result(self, loss: Loss, quantiles: tuple[float, ...]) -> LossTotals:
+        totals = self._complete
+        tops = totals.same_tops
+        return LossTotals(
+            loss=loss,
+            pairs=self._pairs,
+            totals=totals,
+            scalars=totals.scalars(loss),
+            statistics=totals.statistics(loss, quantiles),
+            top1=None if tops is None else share_of(tops, totals.distributions),
+            by_target=totals.by_target,
+            macro={name: _mean(values) for name, values in self._values.items() if values},
+            worst=tuple(self._worst),
+        )
+
+    @property
+    def _complete(self) -> Totals:
+        totals = self._totals or Totals()
+        return totals._replace(losses=totals.losses._replace(histogram=self._histogram.histogram))
+
+    def _rank(self, pairs: list[WorstPair]) -> None:
+        """Most pairs are better than all that are kept, and cost one comparison."""
+        room = len(self._worst) < self._size
+        if room or (self._worst and min(map(_badness, pairs)) < _badness(self._worst[-1])):
+            self._worst = heapq.nsmallest(self._size, [*self._worst, *pairs], key=_badness)
+
+
+def _mean(values: array[float]) -> Estimate:
+    return mean_of(sketch_of(np.array(values), histogram=False))
+
+
+def _badness(pair: WorstPair) -> tuple[bool, float, str]:
+    unknown = math.isnan(pair.value)
+    return (not unknown, 0.0 if unknown else -pair.value, pair.name)

@@ -1,0 +1,474 @@
+"""What was written down is there after any death of its writer, and nothing else is ever taken for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kldiv_cli.api import evaluate_to, open_inputs
+from kldiv_cli.errors import FormatError, InputNotFound, OutputError
+from kldiv_cli.journal import JOURNAL_SCHEMA, InputStamp, Journal, open_journal, stamp_of
+from kldiv_cli.pair_result import PairResult, result_of
+from kldiv_cli.sources.stamps import file_stamp
+from kldiv_cli.spec import resolve_spec
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions of POSIX")
+
+HEADER = b'{"schema": "kldiv-journal/1"}\n'
+STAMP = stamp_of({"predictions": InputStamp("q.npy", 10, 20)}, {"axis": -1, "loss": ["kl"]})
+OTHER = stamp_of({"predictions": InputStamp("q.npy", 10, 21)}, {"axis": -1, "loss": ["kl"]})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "batch.jsonl"
+
+
+def computed(name: str, seed: int = 0) -> PairResult:
+    """A real pair with both losses and everything that can be asked for; one of its values is inf."""
+    rng = np.random.default_rng(seed)
+    targets = rng.dirichlet(np.ones(4), 3)
+    logits = rng.standard_normal((3, 4))
+    logits[0, 0] = -math.inf
+    spec = resolve_spec(losses=("kl", "bce"), log_softmax=-1, by_target=True, top1=True, worst=2)
+    evaluations = evaluate_to(spec, open_inputs(logits, targets), totals=True)
+    result = result_of(name, ("q.npy", "p.npy"), evaluations, bytes=96, seconds=0.25)
+    return replace(result, records=tuple(json.loads(json.dumps(result.records))))
+
+
+def small(name: str, seconds: float = 0.0) -> PairResult:
+    return PairResult(name=name, predictions="q", targets="p", bytes=1, seconds=seconds)
+
+
+def failed(name: str) -> PairResult:
+    return PairResult(name=name, predictions="q", targets="p", error="q: no such file")
+
+
+def written(path: Path, *results: PairResult) -> bytes:
+    with open_journal(str(path)) as journal:
+        for result in results:
+            journal.add(result, STAMP)
+    return path.read_bytes()
+
+
+def finished(path: Path, names: list[str]) -> list[str]:
+    with open_journal(str(path)) as journal:
+        return [name for name in names if journal.finished(name, STAMP) is not None]
+
+
+# What is kept
+
+
+def test_a_pair_is_read_back_to_the_bit(path: Path) -> None:
+    pair = computed("layer0/é\udcff")
+    written(path, pair)
+    with open_journal(str(path)) as journal:
+        found = journal.finished(pair.name, STAMP)
+    assert found is not None
+    assert json.dumps(found.records) == json.dumps(pair.records)
+    assert found == pair
+
+
+def test_what_was_added_is_found_in_the_same_run_too(path: Path) -> None:
+    with open_journal(str(path)) as journal:
+        assert journal.finished("a", STAMP) is None
+        journal.add(small("a"), STAMP)
+        journal.add(computed("b"), STAMP)
+        assert journal.finished("a", STAMP) == small("a")
+        assert journal.finished("b", STAMP) == computed("b")
+
+
+def test_a_journal_is_json_lines_with_its_schema_first(path: Path) -> None:
+    first, *others = written(path, computed("a"), failed("b")).decode("ascii").splitlines()
+    assert json.loads(first) == {"schema": JOURNAL_SCHEMA}
+    a, b = map(json.loads, others)
+    assert list(a) == ["crc32", "entry", "records", "totals"]
+    assert (a["entry"]["pair"], a["entry"]["status"], a["entry"]["stamp"]) == ("a", "ok", STAMP)
+    assert (b["entry"]["status"], b["entry"]["error"]) == ("error", "q: no such file")
+
+
+def test_under_another_stamp_a_pair_is_not_finished(path: Path) -> None:
+    written(path, small("a"))
+    with open_journal(str(path)) as journal:
+        assert journal.finished("a", OTHER) is None
+        assert journal.finished("a", STAMP) is not None
+        assert journal.finished("b", STAMP) is None
+    assert journal.damaged == 0
+
+
+def test_the_order_of_settings_and_tuples_for_lists_make_no_other_stamp(path: Path) -> None:
+    written(path, small("a"))
+    same = stamp_of({"predictions": InputStamp("q.npy", 10, 20)}, {"loss": ("kl",), "axis": -1})
+    with open_journal(str(path)) as journal:
+        assert journal.finished("a", same) is not None
+
+
+def test_a_later_line_replaces_an_earlier_one_of_its_pair(path: Path) -> None:
+    written(path, small("a", 1.0), small("b", 1.0), small("a", 2.0), failed("b"), failed("c"), small("c"))
+    with open_journal(str(path)) as journal:
+        found = journal.finished("a", STAMP)
+        assert found is not None
+        assert found.seconds == 2.0
+        assert journal.finished("b", STAMP) is None
+        assert journal.finished("c", STAMP) is not None
+
+
+def test_a_pair_that_failed_is_not_finished(path: Path) -> None:
+    written(path, failed("a"))
+    assert finished(path, ["a"]) == []
+
+
+def test_a_second_run_adds_to_what_the_first_wrote(path: Path) -> None:
+    first = written(path, small("a"))
+    assert written(path, small("b")).startswith(first)
+    assert finished(path, ["a", "b"]) == ["a", "b"]
+
+
+# Stamps
+
+
+def test_every_part_of_a_stamp_tells_runs_apart() -> None:
+    known = InputStamp("a.h5::/x[0:3]", 1, 2)
+    stamps = [
+        stamp_of({"predictions": known}, {"axis": 0}),
+        stamp_of({"targets": known}, {"axis": 0}),
+        stamp_of({"predictions": known}, {"axis": 1}),
+        *(
+            stamp_of({"predictions": known._replace(**change)}, {"axis": 0})
+            for change in ({"address": "a.h5::/x[0:4]"}, {"size": 2}, {"mtime_ns": 3}, {"etag": "e"})
+        ),
+    ]
+    assert len({json.dumps(stamp, allow_nan=False) for stamp in stamps}) == len(stamps)
+
+
+def test_a_stamp_of_a_file_changes_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    file.write_bytes(b"123")
+    os.utime(file, ns=(5, 7_000_000_001))
+    assert file_stamp(str(file)) == (3, 7_000_000_001)
+    file.write_bytes(b"1234")
+    assert file_stamp(str(file)).size == 4
+    with pytest.raises(InputNotFound):
+        file_stamp(str(tmp_path / "missing.npy"))
+
+
+# Torn ends and damaged lines
+
+
+def test_cut_at_any_byte_a_journal_opens_and_has_every_whole_line(path: Path) -> None:
+    names = ["a", "b", "c"]
+    whole = written(path, *map(small, names))
+    ends = [k for k, byte in enumerate(whole) if byte == ord("\n")][1:]
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        expected = [name for name, end in zip(names, ends, strict=True) if end <= cut]
+        with open_journal(str(path)) as journal:
+            found = [name for name in names if journal.finished(name, STAMP)]
+            assert (found, journal.damaged, journal.notes) == (expected, 0, ())
+        mended = path.read_bytes()
+        assert mended == b"".join(whole.splitlines(keepends=True)[: len(expected) + 1])
+        if cut % 25 == 0:
+            assert written(path, small("d")).startswith(mended)
+            assert finished(path, [*names, "d"]) == [*expected, "d"]
+
+
+def test_what_a_power_cut_left_behind_the_last_line_is_dropped(path: Path) -> None:
+    whole = written(path, small("a"))
+    for tail in (b"\0" * 5000, b'{"crc32":"' + b"\0" * 100, b"\xff\xfe"):
+        path.write_bytes(whole + tail)
+        assert finished(path, ["a"]) == ["a"]
+        assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_in_the_middle_is_skipped_and_counted_and_stays(path: Path) -> None:
+    whole = written(path, computed("a"), computed("b", 1), small("c"))
+    start = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+    for place in (start + 3, start + 12, start + 40, whole.index(b'"totals"', start) + 30):
+        path.write_bytes(whole[:place] + b"#" + whole[place + 1 :])
+        before = path.read_bytes()
+        with open_journal(str(path)) as journal:
+            assert journal.damaged == 1
+            assert journal.notes == (f"{path}: 1 damaged line skipped; the pairs are computed again",)
+            assert [journal.finished(n, STAMP) is not None for n in "abc"] == [True, False, True]
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("line", [b"", b"\0\0", b"{}", b'"a"', b"[" * 100_000, b'{"crc32":"00000000",}'])
+def test_any_line_that_was_not_written_by_a_journal_is_a_damaged_one(path: Path, line: bytes) -> None:
+    first, rest = written(path, small("a"), small("b")).split(b"\n", 1)
+    path.write_bytes(first + b"\n" + line + b"\n" + rest)
+    with open_journal(str(path)) as journal:
+        assert journal.damaged == 1
+    assert finished(path, ["a", "b"]) == ["a", "b"]
+
+
+def test_a_whole_line_that_holds_no_result_makes_its_pair_unfinished(path: Path) -> None:
+    import zlib
+
+    whole = written(path, computed("a"), small("b"))
+    header, a, b = whole.splitlines(keepends=True)
+    for old, new in ((b'"batch":3', b'"batch":-3'), (b'"records":[', b'"other":['), (b'"bytes":96,', b"")):
+        body = a[20:-1].replace(old, new)
+        path.write_bytes(header + b'{"crc32":"%08x",' % zlib.crc32(body) + body + b"\n" + b)
+        with open_journal(str(path)) as journal:
+            assert journal.finished("a", STAMP) is None
+            assert journal.damaged == 1
+            assert journal.finished("b", STAMP) is not None
+
+
+def test_a_line_that_is_damaged_while_the_journal_is_open_is_not_believed(path: Path) -> None:
+    whole = written(path, computed("a"))
+    with open_journal(str(path)) as journal:
+        with open(path, "r+b") as file:
+            file.seek(len(whole) - 9)
+            file.write(b"###")
+        assert journal.finished("a", STAMP) is None
+        assert journal.damaged == 1
+
+
+# What is no journal
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"\x93NUMPY\x01\x00v\x00",
+        b"\0" * 64,
+        b"{}\n",
+        b"[]\n",
+        b"[" * 4000 + b"\n",
+        b'{"schema": 1}\n',
+        b'{"schema": "kldiv/1"}\n',
+        b'{"schema": "kldiv-journal/x"}\n',
+        b"\n",
+        b"text",
+        b"x" * 10_000,
+    ],
+)
+def test_a_file_that_is_no_journal_is_refused_as_it_was(path: Path, contents: bytes) -> None:
+    path.write_bytes(contents)
+    with pytest.raises(FormatError, match=r"no journal: begins with .*; choose another file$"):
+        open_journal(str(path))
+    assert path.read_bytes() == contents
+
+
+def test_a_newer_journal_is_refused_as_it_was(path: Path) -> None:
+    contents = b'{"schema": "kldiv-journal/2"}\n{"torn'
+    path.write_bytes(contents)
+    with pytest.raises(FormatError, match=r"'kldiv-journal/2', and this kldiv reads 'kldiv-journal/1'"):
+        open_journal(str(path))
+    assert path.read_bytes() == contents
+
+
+def test_places_that_hold_no_journal_are_refused(path: Path) -> None:
+    with pytest.raises(OutputError, match="is a directory"):
+        open_journal(str(path.parent))
+    with pytest.raises(OutputError, match="no directory"):
+        open_journal(str(path.parent / "missing" / "a"))
+    with pytest.raises(OutputError, match="null"):
+        open_journal("a\0b")
+
+
+@posix
+def test_a_pipe_is_refused_without_waiting_for_its_other_end(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(OutputError, match="not a regular file"):
+        open_journal(str(path))
+
+
+def test_an_input_is_never_written_to(path: Path) -> None:
+    written(path, small("a"))
+    with pytest.raises(OutputError, match=r"is the input .*; choose another name"):
+        open_journal(str(path), [str(path.parent / "missing"), f"{path.parent}/./{path.name}"])
+
+
+@posix
+def test_a_new_journal_has_the_permissions_that_the_umask_leaves(path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert written(path) == HEADER
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_followed_to_the_journal(path: Path) -> None:
+    link = path.parent / "link"
+    try:
+        link.symlink_to(path)
+    except OSError:
+        pytest.skip("needs symbolic links")
+    written(link, small("a"))
+    assert link.is_symlink()
+    assert finished(path, ["a"]) == ["a"]
+
+
+# Other processes
+
+WRITER = """
+import json, sys
+from kldiv_cli.journal import open_journal
+from kldiv_cli.pair_result import PairResult
+path, stamp, first, then = sys.argv[1:]
+with open_journal(path) as journal:
+    print("open", flush=True)
+    for k in range(int(first), 1_000_000):
+        journal.add(PairResult(name=f"pair{k}", predictions="q", targets="p", bytes=1), json.loads(stamp))
+        print(k, flush=True)
+        if then == "wait":
+            sys.stdin.read()
+"""
+
+
+def writer(path: Path, first: int = 0, then: str = "go") -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", WRITER, str(path), json.dumps(STAMP), str(first), then]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_while_another_process_has_it_a_journal_is_refused_and_named(path: Path) -> None:
+    process = writer(path, then="wait")
+    try:
+        with pytest.raises(OutputError, match=r"batch.jsonl: another process is writing to it; wait until"):
+            open_journal(str(path))
+    finally:
+        process.kill()
+        process.communicate()
+    with open_journal(str(path)) as journal, pytest.raises(OutputError, match="another process"):
+        open_journal(str(path))
+    assert journal.notes == ()
+
+
+@posix
+def test_nothing_that_was_added_is_lost_or_doubled_by_kills(path: Path) -> None:
+    moments, said = random.Random(0), 0
+    for _ in range(3):
+        process = writer(path, said)
+        time.sleep(moments.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        told, _ = process.communicate()
+        whole = told[: told.rfind("\n") + 1].split()
+        said = max([said, *(int(k) + 1 for k in whole)])
+        lines = finished(path, [f"pair{k}" for k in range(said + 1)])
+        assert lines[:said] == [f"pair{k}" for k in range(said)]
+        said = len(lines)
+    written_lines = path.read_bytes().splitlines()[1:]
+    assert [json.loads(line)["entry"]["pair"] for line in written_lines] == [f"pair{k}" for k in range(said)]
+    assert said > 10
+
+
+@posix
+def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(path: Path) -> None:
+    journal = open_journal(str(path))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        journal.close()
+        open_journal(str(path)).close()
+    finally:
+        os.close(writing)
+        os.close(reading)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 64 KiB: what a full disk or a quota does, without one."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_line_that_does_not_fit_is_an_error_and_what_was_there_stays(path: Path) -> None:
+    names: list[str] = []
+    with open_journal(str(path)) as journal:
+
+        def fill() -> None:
+            while True:
+                journal.add(small(f"pair{len(names)}"), STAMP)
+                names.append(f"pair{len(names)}")
+
+        with pytest.raises(OutputError, match=r"batch.jsonl: File too large; what was written there before"):
+            fill()
+        assert path.stat().st_size == 1 << 16
+    assert finished(path, [*names, f"pair{len(names)}"]) == names
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_line_after_one_that_failed_begins_on_a_line_of_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = os.write, []
+
+    def full(descriptor: int, contents: Any) -> int:
+        calls.append(len(contents))
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, contents[:50] if len(calls) == 1 else contents)
+
+    with open_journal(str(path)) as journal:
+        journal.add(small("a"), STAMP)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            with pytest.raises(OutputError, match="No space left on device"):
+                journal.add(small("b"), STAMP)
+        journal.add(small("c"), STAMP)
+        assert journal.finished("c", STAMP) is not None
+    with open_journal(str(path)) as journal:
+        assert journal.damaged == 1
+        assert [journal.finished(n, STAMP) is not None for n in "abc"] == [True, False, True]
+
+
+def test_where_there_are_no_locks_that_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kldiv_cli.line_file.lock", lambda descriptor: False)
+    with open_journal(str(path)) as journal:
+        assert journal.notes == (
+            f"{path}: this file system has no locks; let no other run write to it meanwhile",
+        )
+
+
+# How long it takes
+
+
+def test_many_lines_are_read_in_bounded_memory_and_little_time(path: Path) -> None:
+    pair = computed("pair")
+    with open_journal(str(path)) as journal:
+        journal.add(pair, STAMP)
+    header, line = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(header + line * 10_000)
+    begin = time.perf_counter()
+    with open_journal(str(path)) as journal:
+        taken = time.perf_counter() - begin
+        assert journal.finished("pair", STAMP) == pair
+    assert taken < 3.0
+
+
+def test_a_closed_journal_may_be_closed_again(path: Path) -> None:
+    journal: Journal = open_journal(str(path))
+    journal.close()
+    journal.close()
