@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kldiv_cli.estimates import Estimate, Share
-from kldiv_cli.reductions import Reduction, Scalars
+from kldiv_cli.reductions import Scalars
 from kldiv_cli.spec import Loss
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.target_split import TargetSplit
@@ -24,9 +24,9 @@ class LossSummary:
     statistics: Statistics
     top1: Share | None = None
     by_target: TargetSplit | None = None
-    macro: Mapping[Reduction, Estimate]
+    macro: Mapping[str, Estimate]
     """By reduction: the mean over pairs and its standard error."""
-    worst_by: Reduction
+    worst_by: str
     """The reduction that the worst are chosen by."""
     worst: tuple[tuple[str, float], ...] = ()
     """Pairs and their values, the worst first."""

@@ -51,7 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("statistics", "alignment", "observations", "segments"),
     ("octaves",),
     ("reductions", "histogram"),
-    ("spec", "sinks", "text_sinks", "sources"),
+    ("spec", "sinks", "text_sinks", "parquet_sinks", "sources"),
     ("blocks", "buffers", "likeness", "atomic"),
     ("functional",),
     ("kernels",),
@@ -64,6 +64,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rich": frozenset({"report.table", "report.batch_live", "report.console", "report.progress"}),
     "typer": frozenset({"__main__", "cli.app", "cli.options"}),
     "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
+    "pyarrow": frozenset({"parquet_sinks"}),
 }
 """The only importers of what is heavy."""
 

@@ -23,7 +23,7 @@ from kldiv_cli.report.told import Told
 from kldiv_cli.spec import Spec
 from kldiv_cli.streams import printable
 
-__all__ = ["BatchLines", "batch_lines", "summary_record", "tell_pair"]
+__all__ = ["BatchLines", "batch_lines", "summary_record", "summary_text", "tell_pair"]
 
 
 class BatchLines(ABC):
@@ -114,6 +114,12 @@ def summary_record(summary: BatchSummary, reduction: Reduction | None = None) ->
     }
 
 
+def summary_text(summary: BatchSummary, reduction: Reduction | None = None) -> str:
+    """The summary as one line of JSON."""
+    record = {"schema": SCHEMA, "summary": summary_record(summary, reduction)}
+    return json.dumps(without_nonfinite(record))
+
+
 def _loss_record(loss: LossSummary, reduction: Reduction | None) -> dict[str, Any]:
     chosen = chosen_scalars(reduction)
     micro = _without(set(SCALARS).difference(chosen), micro_record(loss))
@@ -136,8 +142,7 @@ class _JsonLines(BatchLines):
         return "".join(json.dumps(record) + "\n" for record in _pair_records(result, self._reduction))
 
     def end(self, summary: BatchSummary) -> str:
-        record = {"schema": SCHEMA, "summary": summary_record(summary, self._reduction)}
-        return json.dumps(without_nonfinite(record)) + "\n"
+        return summary_text(summary, self._reduction) + "\n"
 
 
 class _Json(BatchLines):
