@@ -10,6 +10,7 @@ from typing import Any, Final
 from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.map_view import MapView
 from kldiv_cli.reductions import Reduction
+from kldiv_cli.spec import Loss
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.target_split import TargetSplit
 
@@ -17,6 +18,7 @@ __all__ = [
     "SCALARS",
     "SCHEMA",
     "direction",
+    "direction_of",
     "evaluation_record",
     "input_record",
     "number_in",
@@ -31,7 +33,12 @@ SCALARS: Final = ("sum", "mean", "batchmean", "distmean")
 
 def direction(evaluation: Evaluation, predictions: str = "predictions", targets: str = "targets") -> str:
     """Which way the loss is taken."""
-    if evaluation.loss == "kl":
+    return direction_of(evaluation.loss, predictions, targets)
+
+
+def direction_of(loss: Loss, predictions: str = "predictions", targets: str = "targets") -> str:
+    """The same of a loss alone."""
+    if loss == "kl":
         return f"KL({targets} ‖ {predictions})"
     return f"BCE({predictions}, {targets})"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from kldiv_cli.atomic import check_place, explained, new_temporary, publish
 
-__all__ = ["append_text", "check_output_text", "write_text"]
+__all__ = ["TextFile", "append_text", "check_output_text", "write_text"]
 
 
 def check_output_text(
@@ -37,16 +38,59 @@ def write_text(path: Path, contents: str, *, force: bool = True) -> None:
     OutputError
         It can't be written; what was there before still is.
     """
-    with explained(path):
-        temporary = new_temporary(path)
+    file = TextFile(path)
+    try:
+        file.write(contents)
+        file.commit(force=force)
+    finally:
+        file.discard()
+
+
+class TextFile:
+    """A file that grows for as long as the work takes, and takes its name when it is finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with explained(path):
+            self.temporary = new_temporary(path)
         try:
-            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-                file.write(contents)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(temporary, path, force=force)
-        finally:
-            temporary.unlink(missing_ok=True)
+            with explained(path):
+                # Closed by commit or discard.
+                self._file = open(self.temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, text: str) -> None:
+        """Add to it.
+
+        Raises
+        ------
+        OutputError
+            The file can't take it.
+        """
+        with explained(self.path):
+            self._file.write(text)
+
+    def commit(self, *, force: bool = True) -> None:
+        """Give the file its name; without `force` only if none has it by now.
+
+        Raises
+        ------
+        OutputError
+            It can't be written; what was there before still is.
+        """
+        with explained(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            publish(self.temporary, self.path, force=force)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has its name already."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._file.close()
+        self.temporary.unlink(missing_ok=True)
 
 
 def append_text(path: Path, contents: str) -> None:

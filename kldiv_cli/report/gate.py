@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final, assert_never
@@ -17,6 +16,7 @@ from kldiv_cli.report import text
 from kldiv_cli.report.console import Format, resolve_format
 from kldiv_cli.report.layout import Grid, Tone, inputs, number, worst_grid
 from kldiv_cli.report.octaves import octave_grid
+from kldiv_cli.report.told import Told
 from kldiv_cli.streams import printable
 
 __all__ = [
@@ -34,8 +34,6 @@ MARKDOWN_MARK: Final = "<!-- kldiv check -->\n"
 """What a report in Markdown begins with, so that the next one may take its place."""
 
 _PASSES_SHOWN: Final = 20
-_TOLD_ALIKE: Final = 3
-"""Of no more pairs the same finding is told for each of them."""
 _DETAILED: Final = 10
 """Of so many failed pairs the worst losses are listed, and how they spread."""
 
@@ -92,22 +90,17 @@ def told_findings(results: Sequence[Checked]) -> Iterator[tuple[str, str]]:
 
     Errors one by one; what is said of many pairs alike, once.
     """
-    shared: Counter[str] = Counter(f.id for r in results for f in r.findings if f.severity != "error")
-    told: Counter[str] = Counter()
+    told = Told()
     for result in results:
         where = f"{result.name}: " if len(results) > 1 else ""
         if result.error is not None:
-            yield "error", f"{where}{result.error}"
+            told.error(f"{where}{result.error}")
         for finding in result.findings:
             if finding.severity == "error":
-                yield "error", f"{where}{finding.message} (to let it pass, allow {finding.id})"
-                continue
-            told[finding.id] += 1
-            if shared[finding.id] <= _TOLD_ALIKE:
-                yield finding.severity, f"{where}{finding.message}"
-            elif told[finding.id] == 1:
-                others = counted(shared[finding.id] - 1, "other pair")
-                yield finding.severity, f"{where}{finding.message} ({finding.id} in {others} too)"
+                told.error(f"{where}{finding.message} (to let it pass, allow {finding.id})")
+            else:
+                told.finding(finding.severity, finding.id, f"{where}{finding.message}")
+    return told.lines()
 
 
 def heading_of(results: Sequence[Checked]) -> str:

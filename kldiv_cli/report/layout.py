@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from kldiv_cli.estimates import Share
 from kldiv_cli.evaluation import Evaluation, Input, WorstLoss
 from kldiv_cli.map_view import MapView
 from kldiv_cli.record import SCALARS, direction, split_groups, statistics_record
-from kldiv_cli.reductions import Reduction
+from kldiv_cli.reductions import Reduction, Scalars
+from kldiv_cli.spec import Loss
+from kldiv_cli.statistics import Statistics
 from kldiv_cli.streams import printable
+from kldiv_cli.target_split import TargetSplit
 
 __all__ = [
     "ELLIPSIS",
     "Grid",
     "MapGrid",
+    "Summed",
     "Tone",
     "agreement_grid",
     "aligned",
@@ -35,6 +39,19 @@ __all__ = [
 
 ELLIPSIS: Final = "…"
 _GROUP_NAMES: Final = {"one": "1", "zero": "0", "between": "between", "outside": "outside [0, 1]"}
+
+
+class Summed(Protocol):
+    """What a loss came to: on one pair, or on many as if they were one."""
+
+    @property
+    def loss(self) -> Loss: ...
+    @property
+    def scalars(self) -> Scalars: ...
+    @property
+    def statistics(self) -> Statistics: ...
+    @property
+    def by_target(self) -> TargetSplit | None: ...
 
 
 Tone = Literal["", "good", "bad"]
@@ -102,9 +119,7 @@ def aligned(rows: Sequence[tuple[str, ...]], words: Sequence[int]) -> str:
     return "\n".join(map(line, rows))
 
 
-def scalar_grid(
-    evaluations: Sequence[Evaluation], reduction: Reduction | None, precision: int | None
-) -> Grid:
+def scalar_grid(evaluations: Sequence[Summed], reduction: Reduction | None, precision: int | None) -> Grid:
     """The reductions side by side, with what each is divided by."""
     scalars = evaluations[0].scalars
     divisors = {
@@ -115,7 +130,7 @@ def scalar_grid(
     }
     rows = []
     for name in SCALARS if reduction is None else (reduction,):
-        values = [getattr(evaluation, name) for evaluation in evaluations]
+        values = [getattr(evaluation.scalars, name) for evaluation in evaluations]
         if all(value is None for value in values):
             continue
         divisor, unit = divisors[name]
@@ -143,7 +158,7 @@ def detail_grids(
             yield worst_grid(e.worst, dimensions, e.loss, precision)
 
 
-def statistics_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid:
+def statistics_grid(evaluations: Sequence[Summed], precision: int | None) -> Grid:
     """The statistics of every loss, and what each is of."""
     records = [statistics_record(evaluation.statistics) for evaluation in evaluations]
     units = [f"{r['count']} {_approximate(r)}{r['of']}" for r in records]
@@ -186,7 +201,7 @@ def worst_grid(
     return Grid(columns=("worst", *(f"dim {d}" for d in dimensions), name), rows=tuple(rows), words=())
 
 
-def split_grid(evaluations: Sequence[Evaluation], precision: int | None) -> Grid | None:
+def split_grid(evaluations: Sequence[Summed], precision: int | None) -> Grid | None:
     """Count and mean loss where the target is 1, 0 and between."""
     splits = [evaluation.by_target for evaluation in evaluations]
     groups = [split_groups(split) for split in splits if split is not None]

@@ -32,7 +32,7 @@ from kldiv_cli.report.layout import (
     scalar_grid,
 )
 
-__all__ = ["DIGITS", "render_grids", "render_report", "render_table"]
+__all__ = ["DIGITS", "TONES", "render_fitting", "render_grids", "render_report", "render_table"]
 
 DIGITS: Final = 6
 """Significant digits where --precision does not say; every other format prints all of them."""
@@ -41,7 +41,9 @@ MAP_DIGITS: Final = 4
 _HEAT: Final = ("color(240)", "color(250)", "color(229)", "color(220)", "color(208)", "color(196)")
 _COLD: Final = ("color(240)", "color(250)", "color(123)", "color(45)", "color(33)", "color(21)")
 """Ramps of style by size, for losses above and below 0."""
-_TONES: Final[dict[str, str]] = {"": "", "good": "green", "bad": "bold red"}
+TONES: Final[dict[str, str]] = {"": "", "good": "green", "bad": "bold red"}
+
+_LEFT_OUT: Final = "columns left out to fit the terminal; --full shows all"
 
 
 def render_table(
@@ -91,6 +93,21 @@ def render_grids(*layouts: Sequence[Grid]) -> str:
     return captured.get()
 
 
+def render_fitting(title: str, grids: Sequence[Sequence[Grid]]) -> str:
+    """A title and grids, each in the first of several ways to lay it out that fits, else in the last."""
+    console = console_for(sys.stdout)
+    parts = _described(title, ())
+    for ways in grids:
+        tables = [_table(console, grid) for grid in ways]
+        chosen = next((k for k, table in enumerate(tables) if isinstance(table, Table)), len(ways) - 1)
+        parts.append(tables[chosen])
+        if chosen:
+            parts.append(Text(_LEFT_OUT, style="dim"))
+    with console.capture() as captured:
+        console.print(Group(*parts))
+    return captured.get()
+
+
 def _table(console: Console, grid: Grid) -> RenderableType:
     """A table, or plain columns where the terminal is too narrow for one."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -98,7 +115,7 @@ def _table(console: Console, grid: Grid) -> RenderableType:
         justify: JustifyMethod = "left" if k in grid.words else "right"
         table.add_column(Text(name), justify=justify, no_wrap=True)
     for row, tone in zip(grid.rows, grid.tones or itertools.repeat(""), strict=False):
-        table.add_row(*map(Text, row), style=_TONES[tone])
+        table.add_row(*map(Text, row), style=TONES[tone])
     if Measurement.get(console, console.options, table).maximum < console.width:
         return table
     return Text("\n" + aligned((grid.columns, *grid.rows), grid.words) + "\n", overflow="fold")
@@ -117,7 +134,7 @@ def _map(console: Console, view: MapView, digits: int) -> list[RenderableType]:
         table.add_row(*map(Text, index), *(_cell(value, peak, digits) for value in values))
     if fitting is None:
         return [table]
-    return [table, Text("columns left out to fit the terminal; --full shows all", style="dim")]
+    return [table, Text(_LEFT_OUT, style="dim")]
 
 
 def _columns_that_fit(console: Console, view: MapView, digits: int) -> int | None:
