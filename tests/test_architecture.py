@@ -24,7 +24,7 @@ ROOT = Path(kldiv_cli.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__", "pytest_plugin"),
     ("cli",),
-    ("kldiv_cli",),
+    ("kldiv_cli", "parquet_sinks"),
     ("report",),
     ("gate", "batch"),
     ("cases",),
@@ -38,8 +38,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("addresses",),
     ("globs",),
     ("batch_totals", "journal"),
-    ("pair_result",),
-    ("batch_summary",),
+    ("pair_result", "line_file"),
+    ("batch_summary", "locks"),
     ("record",),
     ("comparison", "quantities"),
     ("comparison_worker", "evaluation"),
@@ -62,11 +62,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("octaves",),
     ("reductions", "histogram"),
     ("spec", "sinks", "text_sinks", "sources"),
-    ("blocks", "buffers", "likeness", "atomic", "patterns"),
-    ("line_file",),
-    ("locks",),
-    ("parquet_sinks",),
-    ("functional",),
+    ("blocks", "buffers", "likeness", "patterns"),
+    ("functional", "atomic"),
     ("kernels",),
     ("streams",),
     ("errors",),
@@ -79,7 +76,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "h5py": frozenset(
         {"sources.hdf5", "sources.hdf5_groups", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}
     ),
-    "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
     "pyarrow": frozenset({"parquet_sinks"}),
 }
 """The only importers of what is heavy."""
