@@ -44,7 +44,7 @@ class Processes:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
         for _ in range(workers):
             self._idle.put(None)
         self._lock = threading.Lock()

@@ -1,0 +1,174 @@
+"""Pairs to what workers compute of them, with all that can be wrong before an array is read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from typing import Any, Final
+
+from kldiv_cli.arguments import FILES, files_of, spec_of
+from kldiv_cli.batch import BatchPair, Outputs
+from kldiv_cli.errors import InputError, OutputError, UsageError
+from kldiv_cli.journal import InputStamp, stamp_of
+from kldiv_cli.manifest import Pair
+from kldiv_cli.sources import parse_address
+from kldiv_cli.sources.stamps import FileStamp, file_stamp
+from kldiv_cli.spec import Spec
+
+__all__ = ["PAIR", "Stamps", "common_spec", "plan"]
+
+PAIR: Final = "{pair}"
+"""In the address of an output, the name of the pair."""
+
+
+def plan(pairs: Sequence[Pair], *, top1: bool = False, outputs: Outputs) -> tuple[BatchPair, ...]:
+    """What is to be computed of each pair; in the addresses of `outputs` stands `PAIR`.
+
+    Raises
+    ------
+    UsageError
+        Options of a pair contradict each other, or all pairs would be written to one file.
+    OutputError
+        A file would be written over an input.
+    """
+    _check_outputs(outputs, len(pairs))
+    specs: dict[str, Spec] = {}
+    planned = tuple(_planned(pair, top1, outputs, specs) for pair in pairs)
+    _check_apart(planned)
+    return planned
+
+
+def common_spec(pairs: Sequence[BatchPair]) -> Spec:
+    """What the columns of a table are made for that all pairs fit into."""
+    specs = list(dict.fromkeys(pair.spec for pair in pairs))
+    return replace(
+        specs[0],
+        losses=tuple(dict.fromkeys(loss for spec in specs for loss in spec.losses)),
+        quantiles=tuple(sorted({quantile for spec in specs for quantile in spec.quantiles})),
+        by_target=any(spec.by_target for spec in specs),
+        top1=any(spec.top1 for spec in specs),
+        worst=max(spec.worst for spec in specs),
+        blocks_of=next((spec.blocks_of for spec in specs if spec.blocks_of is not None), None),
+    )
+
+
+def _planned(pair: Pair, top1: bool, outputs: Outputs, specs: dict[str, Spec]) -> BatchPair:
+    asked = repr([(name, pair.options[name]) for name in sorted(pair.options) if name not in FILES])
+    asked += repr(sorted(files_of(pair.options)))
+    if asked not in specs:
+        try:
+            specs[asked] = spec_of(pair.options, top1=top1)
+            _check_maps(specs[asked], outputs)
+        except UsageError as error:
+            raise UsageError(f"pair {pair.name!r}: {error}") from None
+    return BatchPair(
+        name=pair.name,
+        predictions=pair.predictions,
+        targets=pair.targets,
+        spec=specs[asked],
+        files=files_of(pair.options),
+        allow_external=bool(pair.options.get("allow_external")),
+        outputs=outputs._replace(
+            output=_filled(outputs.output, pair.name),
+            distributions=_filled(outputs.distributions, pair.name),
+        ),
+    )
+
+
+# Outputs
+
+
+def _filled(template: str | None, name: str) -> str | None:
+    return None if template is None else template.replace(PAIR, name)
+
+
+def _check_outputs(outputs: Outputs, pairs: int) -> None:
+    for option, address in (("output", outputs.output), ("distributions", outputs.distributions)):
+        if address is not None and pairs > 1 and PAIR not in address:
+            raise UsageError(
+                f"{option} {address}: one file for {pairs} pairs, expected {PAIR} in its name, "
+                f"as in maps/{PAIR}.npy"
+            )
+        if address is not None and PAIR in address.partition("::")[2]:
+            raise UsageError(
+                f"{option} {address}: {PAIR} in the name of a dataset, expected it in the file's: "
+                "each pair has a file of its own"
+            )
+
+
+def _check_maps(spec: Spec, outputs: Outputs) -> None:
+    if outputs.output is not None and len(spec.losses) > 1:
+        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
+    if outputs.distributions is not None and spec.losses != ("kl",):
+        raise UsageError("distributions: kl has losses of distributions, bce of elements: see --output")
+
+
+def _check_apart(pairs: Iterable[BatchPair]) -> None:
+    """Refuse to write over what another pair reads."""
+    written = {
+        os.path.abspath(address.partition("::")[0]): address
+        for pair in pairs
+        for address in (pair.outputs.output, pair.outputs.distributions)
+        if address is not None
+    }
+    if not written:
+        return
+    for pair in pairs:
+        for address in pair.inputs:
+            place = os.path.abspath(parse_address(address).path)
+            if place in written:
+                raise OutputError(f"{written[place]}: is the input {address}; choose another name")
+
+
+# Files
+
+
+class Stamps:
+    """How large the files of pairs are, and what tells them from the same files after a change."""
+
+    def __init__(self, pairs: Iterable[BatchPair]) -> None:
+        """Look at every file, once."""
+        self._paths = {address: parse_address(address).path for pair in pairs for address in pair.inputs}
+        self._stamps = dict(_looked_at(dict.fromkeys(self._paths.values())))
+        self._uses = Counter(path for pair in pairs for path in {self._paths[a] for a in pair.inputs})
+
+    def sized(self, pair: BatchPair) -> BatchPair:
+        """The pair with how much is to be read for it: of a file that others read too, its share."""
+        paths = {self._paths[address] for address in pair.inputs}
+        sizes = ((self._stamps[path], self._uses[path]) for path in paths)
+        return replace(pair, size=sum(stamp.size // uses for stamp, uses in sizes if stamp is not None))
+
+    def of(self, pair: BatchPair) -> dict[str, Any]:
+        """What must be the same for a finished pair to hold."""
+        addresses = {"predictions": pair.predictions, "targets": pair.targets, **pair.files}
+        inputs = {role: self._of_input(address) for role, address in addresses.items()}
+        return stamp_of(inputs, {**_settings_of(pair.spec), **_settings_of_files(pair)})
+
+    def _of_input(self, address: str) -> InputStamp:
+        stamp = self._stamps[self._paths[address]]
+        return InputStamp(address, *(() if stamp is None else (stamp.size, stamp.mtime_ns)))
+
+
+def _looked_at(paths: Iterable[str]) -> Iterator[tuple[str, FileStamp | None]]:
+    """Each path with its stamp; none for what can't be read, of which the pair's result will tell."""
+    for path in paths:
+        try:
+            yield path, file_stamp(path)
+        except InputError:
+            yield path, None
+
+
+@cache
+def _settings_of(spec: Spec) -> Mapping[str, Any]:
+    from kldiv_cli import __version__
+
+    return {"version": __version__, **asdict(spec)}
+
+
+def _settings_of_files(pair: BatchPair) -> dict[str, Any]:
+    outputs = pair.outputs._asdict()
+    del outputs["force"]
+    return {"allow_external": pair.allow_external, **outputs}
