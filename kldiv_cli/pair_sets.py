@@ -145,7 +145,7 @@ def _by_options(given: _Given) -> tuple[str, str]:
             f"{given.arguments}: there beside --predictions or --targets, expected one or the other; "
             "drop the options, or say with --group-by which groups of an HDF5 file they are in"
         )
-    if given.second is not None or (given.predictions is None and given.targets is None):
+    if given.predictions is None and given.targets is None:
         raise UsageError(
             "no pairs, expected a suite, a table, two directories or files, or --predictions and --targets; "
             "give one of these"

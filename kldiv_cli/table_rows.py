@@ -303,9 +303,7 @@ def _checked(where: str, written: Mapping[str, Any], kinds: Mapping[str, Kind]) 
         if name not in kinds:
             raise UsageError(f"{where}: unknown key '{shown(key)}'{mistaken(name, kinds)}")
         if name in values:
-            raise UsageError(
-                f"{where}: '{shown(key)}' is there with a dash and without, expected one; drop the other"
-            )
+            raise UsageError(f"{where}: '{shown(key)}' is there with a dash and without; drop one")
         if value is not None and not fits(kinds[name], value):
             what = "an object" if isinstance(value, dict) else found(kinds[name], value)
             raise UsageError(f"{where}: {key} is {what}, expected {expected(kinds[name])}; mend it")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from cases import repeatable
+from hypothesis import event, given
+from hypothesis import strategies as st
 
 from kldiv_cli.errors import InputError, InputNotFound, KldivError, UsageError
 from kldiv_cli.pair_files import Unmatched
@@ -149,6 +154,7 @@ def test_a_zarr_directory_is_one_file() -> None:
     assert pairs("out/a.zarr", "ref/b.zarr") == {"out/a": ("out/a.zarr", "ref/b.zarr")}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_linked_directories_are_searched_but_not_in_circles() -> None:
     files("store/a.npy", "out/b.npy", "ref/a/a.npy", "ref/b.npy")
     Path("out/a").symlink_to("../store", target_is_directory=True)
@@ -194,14 +200,42 @@ def test_that_nothing_is_left_is_always_an_error() -> None:
     assert problem("empty", "ref").startswith("empty: no files, expected some with one of the")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may list everything")
-def test_a_directory_that_can_not_be_listed_is_an_error() -> None:
-    files("out/a.npy", "out/b/c.npy", "ref/a.npy")
-    Path("out/b").chmod(0)
+def test_a_directory_that_can_not_be_listed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(directory: str) -> Any:
+        if slashed(directory) == "out/b":
+            raise PermissionError(13, "Permission denied", directory)
+        return scandir(directory)
+
+    files("out/a.npy", "out/b/c.npy", "ref/a.npy", "ref/b/c.npy")
+    assert len(pairs("out", "ref")) == 2
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", denied)
+    assert "out/b: Permission denied, expected a directory that can be" in problem("out", "ref")
+
+
+PATHS = st.sets(st.from_regex(r"(x/|y/z/)?[ab]\.(npy|npz|h5|txt)", fullmatch=True), min_size=1, max_size=8)
+
+
+@repeatable(60)
+@given(PATHS, PATHS)
+def test_every_file_of_arrays_is_in_one_pair_or_without_a_partner(out: set[str], ref: set[str]) -> None:
+    for top in ("out", "ref"):
+        shutil.rmtree(top, ignore_errors=True)
+    files(*(f"out/{path}" for path in out), *(f"ref/{path}" for path in ref))
     try:
-        assert "out/b: Permission denied" in problem("out", "ref", allow_unmatched=True)
-    finally:
-        Path("out/b").chmod(0o755)
+        obtained = found("out", "ref", allow_unmatched=True)
+    except InputError as error:
+        event(type(error).__name__)
+        return
+    event(f"{len(obtained.pairs)} pairs")
+    for top, paths, role in (("out", out, "predictions"), ("ref", ref, "targets")):
+        paired = [slashed(getattr(pair, role)) for pair in obtained.pairs]
+        alone = [slashed(one.address) for one in obtained.unmatched if one.role == role]
+        assert sorted(paired + alone) == sorted(f"{top}/{path}" for path in paths if path[-4:] != ".txt")
+    for pair in obtained.pairs:
+        (_, one), (_, other) = (slashed(path).split("/", 1) for path in (pair.predictions, pair.targets))
+        assert os.path.splitext(one)[0] == os.path.splitext(other)[0]
+        assert one == other or (other not in out and one not in ref)
 
 
 # Globs
@@ -479,6 +513,7 @@ def test_errors_are_of_the_kind_a_caller_would_catch() -> None:
             found(*arguments)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a file can't have such a name there")
 def test_names_that_a_report_can_not_show_and_two_of_one_name_are_refused() -> None:
     files("out/::error::x.npy", "p.npy")
     assert "begins with '::', which CI runners take for a command" in problem(
@@ -488,3 +523,14 @@ def test_names_that_a_report_can_not_show_and_two_of_one_name_are_refused() -> N
     files("out/a.npy", "out/a.npz", "out/a.npy.npy")
     said = problem(predictions="out/a*", targets="p.npy")
     assert "makes a second pair named 'a.npy', expected one, after" in said
+
+
+def test_pairs_that_are_in_no_groups_are_found_without_hdf5() -> None:
+    files("out/a.h5", "ref/a.h5")
+    code = """
+import sys
+from kldiv_cli.pair_sets import find_pair_set
+assert find_pair_set("out", "ref", options={}).pairs
+assert "h5py" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
