@@ -373,21 +373,27 @@ def test_nothing_that_was_added_is_lost_or_doubled_by_kills(path: Path) -> None:
 
 
 @posix
-def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(path: Path) -> None:
-    journal = open_journal(str(path))
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        journal.close()
-        open_journal(str(path)).close()
-    finally:
-        os.close(writing)
-        os.close(reading)
-        assert os.waitpid(child, 0)[1] == 0
+def test_a_child_that_outlives_a_killed_parent_does_not_keep_the_lock(path: Path) -> None:
+    script = f"""
+import os, signal, sys
+from kldiv_cli.journal import open_journal
+journal = open_journal({str(path)!r})
+parent = os.getpid()
+if os.fork() == 0:
+    os.kill(parent, signal.SIGKILL)
+    print("alive", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.wait()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "alive\n"
+    assert process.wait(10) == -signal.SIGKILL
+    open_journal(str(path)).close()
+    process.communicate("")
 
 
 # A full disk
