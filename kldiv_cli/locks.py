@@ -39,8 +39,8 @@ def lock(descriptor: int) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
-    _FAR_BEHIND: Final = 1 << 60
-    """A locked byte can't be read by others, so it is one that no file has."""
+    _FAR_BEHIND: Final = (1 << 31) - 2
+    """A locked byte can't be read by others, so it is the last one that `msvcrt.locking` can reach."""
 
     def _lock_now(descriptor: int) -> None:
         os.lseek(descriptor, _FAR_BEHIND, os.SEEK_SET)

@@ -84,8 +84,10 @@ def _float_record(value: float) -> float | str:
 
 def _bins_record(bins: Bins) -> list[list[int]]:
     """The first bin and how far each of the others is behind the one before, and what they hold."""
+    if not bins.counts.size:
+        return [[], []]
     places, counts = bins.filled
-    return [np.diff(places, prepend=0).tolist(), counts.tolist()]
+    return [[*places[:1].tolist(), *np.diff(places).tolist()], counts.tolist()]
 
 
 # From text
@@ -159,19 +161,21 @@ def _bins_from(value: object, where: str, known: range) -> Bins:
     steps, counts = (_list(part, where, 0, len(known)) for part in _list(value, where, 2, 2))
     if len(steps) != len(counts):
         raise ValueError(f"{where}: {len(steps)} bins and {len(counts)} counts, expected as many of both")
+    if not steps:
+        return Bins()
     places, held = np.cumsum(_array(steps, where, len(known))), _array(counts, where, _MOST)
-    first, last = (int(places[0]), int(places[-1])) if places.size else (known[0], known[-1])
     # Of a NumPy integer `in` would look at every number of the range.
+    first, last = int(places[0]), int(places[-1])
     if not (first in known and last in known and min(steps[1:], default=1) > 0):
         raise ValueError(f"{where}: expected bins in ascending order from {known[0]} to {known[-1]}")
-    if min(counts, default=1) < 1 or sum(counts) >= _MOST:
+    if min(counts) < 1 or sum(counts) >= _MOST:
         raise ValueError(f"{where}: expected counts of 1 or more, together below 2**63")
     return bins_from(places, held)
 
 
 def _array(values: list[Any], where: str, limit: int) -> npt.NDArray[np.int64]:
     """Whole numbers that are small enough for their type, and for their sum's."""
-    if values and (set(map(type, values)) != {int} or not -limit < min(values) <= max(values) < limit):
+    if set(map(type, values)) != {int} or not -limit < min(values) <= max(values) < limit:
         raise ValueError(f"{where}: expected whole numbers below {limit}")
     return np.array(values, np.int64)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kldiv_cli.histogram import Bins, Histogram, histogram_of, octave_counts
+from kldiv_cli.histogram import (
+    Bins,
+    GrowingHistogram,
+    Histogram,
+    bins_from,
+    histogram_of,
+    octave_counts,
+)
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)
+wide = settings(repeatable, max_examples=12)
+"""For arrays as wide as all octaves."""
 
 Array = npt.NDArray[np.float64]
 
@@ -24,6 +34,7 @@ NORMAL = st.builds(
     st.integers(-1022, 1023),
 )
 """Every exponent is as likely as any other."""
+FINITE = st.one_of(st.floats(-2.0, 2.0), NORMAL, st.sampled_from([0.0, -0.0, 5e-324, -5e-324]))
 
 
 def all_ranks(histogram: Histogram, count: int) -> Array:
@@ -112,3 +123,45 @@ def test_a_strided_array_is_left_as_it_was() -> None:
     column.flags.writeable = False
     assert histogram_of(column) == histogram_of(np.array([1.0, -2.0, 0.0]))
     assert column.tolist() == [1.0, -2.0, 0.0]
+
+
+# Few values, many histograms
+
+
+@wide
+@given(st.lists(st.lists(FINITE, max_size=8), max_size=4))
+def test_histograms_added_in_place_are_those_merged(lists: list[list[float]]) -> None:
+    histograms = [histogram_of(np.array(values, np.float64)) for values in lists]
+    growing, merged = GrowingHistogram(), Histogram()
+    for histogram in histograms:
+        growing.add(histogram)
+        merged = merged.merge(histogram)
+    assert growing.histogram == merged
+    assert histograms == [histogram_of(np.array(values, np.float64)) for values in lists]
+
+
+def test_a_histogram_that_was_taken_does_not_grow_any_more() -> None:
+    growing, histogram = GrowingHistogram(), histogram_of(np.array([0.5, 0.75]))
+    growing.add(histogram)
+    taken = growing.histogram
+    growing.add(histogram)
+    assert (taken, histogram) == (histogram_of(np.array([0.5, 0.75])),) * 2
+
+
+@wide
+@given(st.lists(FINITE, max_size=8))
+def test_bins_are_sent_by_what_they_hold_and_arrive_as_they_were(values: list[float]) -> None:
+    histogram = histogram_of(np.array(values, np.float64))
+    sent = pickle.dumps(histogram)
+    assert len(sent) < 2000
+    found = pickle.loads(sent)
+    assert found == histogram
+    assert found.above.counts.dtype == np.int64
+    for bins in histogram:
+        if isinstance(bins, Bins) and bins.counts.size:
+            assert bins_from(*bins.filled) == bins
+
+
+def test_empty_bins_around_others_are_sent_too() -> None:
+    bins = Bins(3, np.array([0, 2, 0, 2**40, 0]))
+    assert pickle.loads(pickle.dumps(bins)) == bins

@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 
 from kldiv_cli.api import evaluate_to, open_inputs
-from kldiv_cli.errors import FormatError, InputNotFound, OutputError
+from kldiv_cli.errors import FormatError, OutputError
 from kldiv_cli.journal import JOURNAL_SCHEMA, InputStamp, Journal, open_journal, stamp_of
 from kldiv_cli.pair_result import PairResult, result_of
-from kldiv_cli.sources.stamps import file_stamp
 from kldiv_cli.spec import resolve_spec
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions of POSIX")
@@ -152,17 +151,6 @@ def test_every_part_of_a_stamp_tells_runs_apart() -> None:
         ),
     ]
     assert len({json.dumps(stamp, allow_nan=False) for stamp in stamps}) == len(stamps)
-
-
-def test_a_stamp_of_a_file_changes_with_it(tmp_path: Path) -> None:
-    file = tmp_path / "a.npy"
-    file.write_bytes(b"123")
-    os.utime(file, ns=(5, 7_000_000_001))
-    assert file_stamp(str(file)) == (3, 7_000_000_001)
-    file.write_bytes(b"1234")
-    assert file_stamp(str(file)).size == 4
-    with pytest.raises(InputNotFound):
-        file_stamp(str(tmp_path / "missing.npy"))
 
 
 # Torn ends and damaged lines
@@ -373,21 +361,27 @@ def test_nothing_that_was_added_is_lost_or_doubled_by_kills(path: Path) -> None:
 
 
 @posix
-def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(path: Path) -> None:
-    journal = open_journal(str(path))
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        journal.close()
-        open_journal(str(path)).close()
-    finally:
-        os.close(writing)
-        os.close(reading)
-        assert os.waitpid(child, 0)[1] == 0
+def test_a_child_that_outlives_a_killed_parent_does_not_keep_the_lock(path: Path) -> None:
+    script = f"""
+import os, signal, sys
+from kldiv_cli.journal import open_journal
+journal = open_journal({str(path)!r})
+parent = os.getpid()
+if os.fork() == 0:
+    os.kill(parent, signal.SIGKILL)
+    print("alive", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.wait()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "alive\n"
+    assert process.wait(10) == -signal.SIGKILL
+    open_journal(str(path)).close()
+    process.communicate("")
 
 
 # A full disk

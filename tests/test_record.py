@@ -15,7 +15,7 @@ from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
 from kldiv_cli.map_view import MapView
 from kldiv_cli.octaves import Octaves
-from kldiv_cli.record import direction, evaluation_record, split_groups
+from kldiv_cli.record import direction, evaluation_record, number_in, split_groups
 from kldiv_cli.reductions import divisors_of, exact_sum, reduce_sum
 from kldiv_cli.spec import QUANTILES, Spec
 from kldiv_cli.statistics import Statistics, percentile_name
@@ -254,3 +254,16 @@ def test_a_map_without_dimensions_is_one_number() -> None:
         "indices": [],
         "values": 0.5,
     }
+
+
+@pytest.mark.parametrize("total", [1.5, math.inf, -math.inf, math.nan])
+def test_numbers_are_read_out_of_a_record_as_they_were_before_it_was_json(total: float) -> None:
+    result = evaluation(total, statistics=STATISTICS._replace(percentiles={"p99.9": total}))
+    record = strict(evaluation_record(result))
+    for found in (number_in(record, "distmean"), number_in(record, "statistics", "p99.9")):
+        assert found is not None
+        assert math.isnan(found) if math.isnan(total) else found in (total, total / 2)
+    assert number_in(record, "shape") is None
+    assert number_in(record, "statistics", "of") is None
+    assert number_in(record, "statistics", "exact") is None
+    assert number_in(record, "missing", "too") is None
