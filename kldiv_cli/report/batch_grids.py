@@ -50,7 +50,7 @@ class PairColumns:
         self.names = ("pair", "loss", "distributions", *keys, "findings")
         self.words = (0, 1, len(self.names) - 1)
         lead = leading(spec, reduction)
-        self.narrower = (("pair", "loss", lead, "p99", "maximum"), ("pair", lead))
+        self.narrower = (("pair", "loss", lead, "p99", "maximum"), ("pair", "loss", lead))
         """Fewer of the columns, for narrow terminals."""
 
     def rows(self, result: PairResult, precision: int | None) -> Iterator[tuple[str, ...]]:
@@ -150,9 +150,11 @@ def byte_size(count: float) -> str:
 def summary_grids(
     summary: BatchSummary, reduction: Reduction | None, precision: int | None, *, full: bool
 ) -> Iterator[Grid]:
-    """The failed and the worst pairs, then every loss over all pairs and as a mean over them."""
+    """The failed pairs, what belongs to none, the worst; then each loss over all pairs and as their mean."""
     if summary.failed:
-        yield _failed_grid(summary.failed, full=full)
+        yield _listed(("failed", "error"), summary.failed, "bad", full=full)
+    if summary.unmatched:
+        yield _listed(("unmatched",), [(name,) for name in summary.unmatched], "", full=full)
     losses = summary.losses
     for loss in losses:
         if summary.pairs > 1 and loss.worst:
@@ -172,13 +174,13 @@ def summary_grids(
         yield split
 
 
-def _failed_grid(failed: Sequence[tuple[str, str]], *, full: bool) -> Grid:
-    shown = failed if full else failed[:_SHOWN]
-    rows = [(printable(name), printable(error)) for name, error in shown]
-    if len(shown) < len(failed):
-        rows.append((f"and {len(failed) - len(shown)} more", "--full shows all"))
-    tones: list[Tone] = ["bad" for _ in rows]
-    return Grid(("failed", "error"), tuple(rows), words=(0, 1), tones=tuple(tones))
+def _listed(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], tone: Tone, *, full: bool) -> Grid:
+    """Rows of words, of many the first only, and how many more there are."""
+    shown = [tuple(map(printable, row)) for row in (rows if full else rows[:_SHOWN])]
+    if len(shown) < len(rows):
+        more = (f"and {len(rows) - len(shown)} more", "--full shows all")
+        shown.append(more if len(columns) == len(more) else (", ".join(more),))
+    return Grid(columns, tuple(shown), words=tuple(range(len(columns))), tones=(tone,) * len(shown))
 
 
 def _worst_grid(loss: LossSummary, precision: int | None) -> Grid:

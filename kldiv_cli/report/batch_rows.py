@@ -98,7 +98,7 @@ def value_at(record: Mapping[str, Any], *keys: str) -> Any:
     """
     item: Any = record
     for key in keys:
-        if isinstance(item, Sequence) and not isinstance(item, str):
+        if isinstance(item, (list, tuple)):
             item = item[int(key)] if int(key) < len(item) else None
         else:
             item = item.get(key)
@@ -159,7 +159,7 @@ def _flat(record: Mapping[str, Any], columns: Sequence[Column]) -> Row:
     for column in columns:
         if column.keys:
             value = value_at(record, *column.keys)
-            if isinstance(value, Sequence) and not isinstance(value, str):
+            if isinstance(value, (list, tuple)):
                 value = ("x" if column.name == "shape" else " ").join(map(str, value))
             row[column.name] = column.absent if value is None and column.keys[0] in record else value
     return row

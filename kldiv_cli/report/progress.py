@@ -1,18 +1,24 @@
-"""A progress bar on stderr, on a terminal only."""
+"""Progress on stderr, on a terminal only."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from kldiv_cli.report.console import console_for, is_terminal
+from kldiv_cli.reductions import Reduction
+from kldiv_cli.report.console import Format, console_for, is_terminal, resolve_format
 from kldiv_cli.shapes import map_shape
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
 
-__all__ = ["progress_of"]
+if TYPE_CHECKING:
+    from kldiv_cli.report.batch_live import LiveBatch
+
+__all__ = ["batch_progress", "progress_of"]
 
 _WORTH_A_BAR = 64 << 20
 """Bytes; less is done before anybody has read a bar."""
@@ -31,6 +37,23 @@ def progress_of(
     elements = math.prod(map_shape(spec, inputs))
     size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
     return _bar(elements, size / max(elements, 1), wanted=wanted)
+
+
+def batch_progress(
+    spec: Spec, reduction: Reduction | None, pairs: int, format: Format, *, wanted: bool | None
+) -> contextlib.AbstractContextManager[LiveBatch | None]:
+    """What is seen of a batch while it runs: the pairs where tables are shown at the end, else a bar.
+
+    None where stderr is no terminal or one that can't redraw, and where results appear on the same
+    screen one by one.
+    """
+    shown, on_screen = resolve_format(format), is_terminal(sys.stdout)
+    lines = on_screen and shown in ("plain", "csv", "jsonl")
+    if wanted is False or lines or not is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+        return contextlib.nullcontext()
+    from kldiv_cli.report.batch_live import live_batch
+
+    return live_batch(spec, reduction, pairs, table=on_screen and shown == "table")
 
 
 @contextlib.contextmanager

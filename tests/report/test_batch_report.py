@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -295,6 +296,52 @@ def test_of_many_failed_pairs_some_are_listed_and_the_rest_counted() -> None:
     assert "bad-50" not in text
     assert "| and 10 more | --full shows all |" in text
     assert "bad-59" in written(results, "md", full=True)
+
+
+def test_files_that_belong_to_no_pair_are_counted_and_listed() -> None:
+    names = tuple(f"odd-{k:02}.npy" for k in range(60))
+    summary = dataclasses.replace(summed(RESULTS), unmatched=names)
+    text = written(RESULTS, "plain", summary=summary)
+    assert "1 could not be computed; 60 files unmatched; 192 bytes" in text
+    assert "\nodd-49.npy\nand 10 more, --full shows all\n" in text
+    assert "\nodd-59.npy\n" in written(RESULTS, "plain", summary=summary, full=True)
+    record = strict_json(written(RESULTS, "jsonl", summary=summary).splitlines()[-1])
+    assert record["summary"]["unmatched"] == list(names)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "left_out"),
+    [
+        (120, {"batchmean", "findings", "p99"}, set()),
+        (70, {"distmean", "maximum"}, {"sum", "findings"}),
+        (40, {"distmean", "loss"}, {"sum", "p99"}),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so(
+    columns: int, shown: set[str], left_out: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    text = written(RESULTS, "table")
+    header = next(line for line in text.splitlines() if line.split()[:1] == ["pair"])
+    assert shown <= set(header.split())
+    assert left_out.isdisjoint(header.split())
+    assert ("columns left out to fit" in text) == bool(left_out)
+    assert max(map(len, text.splitlines())) <= columns
+    whole = written(RESULTS, "table", full=True)
+    assert "columns left out" not in whole
+    assert "batchmean" in whole
 
 
 @pytest.mark.parametrize("format", FORMATS)
