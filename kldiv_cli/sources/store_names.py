@@ -16,7 +16,7 @@ __all__ = ["METADATA", "check_installed", "is_store", "is_url", "is_zipped_store
 METADATA: Final = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 """The documents of both versions of the format."""
 _MARKS: Final = METADATA - {".zattrs"}
-_OLDEST: Final = (3, 1)
+_OLDEST: Final = (3, 1, 3)
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _URL_OF_STORE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*\.zarr(/.*)?", re.DOTALL)
 
@@ -63,4 +63,4 @@ def check_installed(where: str) -> None:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

@@ -1,8 +1,9 @@
 """Zarr arrays, versions 2 and 3, in a directory, a zip archive or behind a URL.
 
 Chunks that were left out are read as zeros or refused, by the rule in `zarr_chunks`. Blocks are read by
-whole chunks: a block that ends inside of one is put together from chunks that are kept unpacked for the
-next. Of a sharded array the chunk inside the shard is the unit, since a shard is read in parts.
+whole chunks: a block that takes a small part of large ones is put together from chunks that are kept
+unpacked for the next. Of a sharded array the chunk inside the shard is the unit, since a shard is read
+in parts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import itertools
 import math
 import threading
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from kldiv_cli.sources.zarr_store import (
 )
 
 __all__ = ["ZarrSource", "census_of", "open_zarr"]
+
+
+_HARDLY_MORE: Final = 1.25
 
 
 class ZarrSource(Source):
@@ -74,7 +78,7 @@ class ZarrSource(Source):
     def read(self, block: Block, buffer: Buffer) -> AnyArray:
         if math.prod(block_shape(block)) == 0:
             return np.empty(block_shape(block), self.dtype)
-        if self._has_whole_chunks(block):
+        if self._is_nearly_whole(block):
             return self._fetch(block)
         return self._assemble(block, buffer)
 
@@ -96,12 +100,13 @@ class ZarrSource(Source):
                 self._opened[0].close()
                 self._opened = None
 
-    def _has_whole_chunks(self, block: Block) -> bool:
-        """Whether no chunk that the block touches has values outside of it."""
-        parts = zip(block, self.shape, self.chunks, strict=True)
-        return all(
-            part.start % chunk == 0 and (part.stop % chunk == 0 or part.stop == n) for part, n, chunk in parts
+    def _is_nearly_whole(self, block: Block) -> bool:
+        """Whether hardly more has to be unpacked for a block than is in it."""
+        touched: int = math.prod(
+            min(-(-part.stop // chunk) * chunk, n) - part.start // chunk * chunk
+            for part, n, chunk in zip(block, self.shape, self.chunks, strict=True)
         )
+        return touched <= _HARDLY_MORE * math.prod(block_shape(block))
 
     def _assemble(self, block: Block, buffer: Buffer) -> AnyArray:
         array = buffer.array(block_shape(block), self.dtype)
@@ -141,6 +146,7 @@ class ZarrSource(Source):
         array = open_node(store, self.name)
         if not is_array(array) or array.shape != self.shape or dtype_of(array) != self.dtype:
             raise InputChanged(f"{self.address}: is no longer the array that was opened; run again")
+        store.expect(array)
         return array
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -54,9 +55,20 @@ def open_node(store: OpenStore, name: str) -> ZarrArray | ZarrGroup | None:
     """
     where = f"{store.path}::{name}" if name else store.path
     try:
-        return store.open(name)
+        node = store.open(name)
+        plausible = not is_array(node) or _is_plausible(node)
     except FAULTS as error:
         raise FormatError(f"{where}: damaged or unreadable Zarr metadata: {reason_of(error)}") from None
+    if not plausible:
+        raise FormatError(f"{where}: damaged Zarr metadata: impossible shape or chunks; write it again")
+    return node
+
+
+def _is_plausible(array: ZarrArray) -> bool:
+    """Whether an array can be so large, and is cut into chunks that can be counted."""
+    units = (array.chunks, array.shards or array.chunks)
+    size = math.prod(array.shape) * dtype_of(array).itemsize
+    return size < 2**63 and all(len(unit) == array.ndim and min(unit, default=1) > 0 for unit in units)
 
 
 def arrays_below(store: OpenStore, name: str, depth: int = 0) -> Iterator[Found]:
@@ -84,7 +96,11 @@ def dtype_of(array: ZarrArray) -> np.dtype[Any]:
 
 
 def _only_array(store: OpenStore) -> ZarrArray:
-    arrays = _arrays(store)
+    found = list(arrays_below(store, ""))
+    for name, _, problem in found:
+        if problem is not None:
+            raise FormatError(f"{store.path}::/{name}: {problem}; name the array that is meant")
+    arrays = [item.array for item in found if item.array is not None]
     numeric = [array for array in arrays if is_numeric(dtype_of(array))]
     if len(numeric) == 1:
         return numeric[0]
