@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kldiv_cli.errors import DatasetError, InputError
+from kldiv_cli.errors import InputError
 from kldiv_cli.sources.stored import Storage, StoredArray, dtype_problem, problem_of
 from kldiv_cli.sources.zarr_arrays import census_of
 from kldiv_cli.sources.zarr_chunks import Census, check_written
@@ -42,10 +42,8 @@ def _found(store: OpenStore, name: str | None) -> Iterator[Found]:
         yield Found(top, node)
     elif node is not None:
         yield from arrays_below(store, top)
-    elif name is not None:
-        find_array(store, name)  # which says what there is
     else:
-        raise DatasetError(f"{store.path}: neither an array nor a group")
+        find_array(store, name)  # which says what there is
 
 
 def _stored(store: OpenStore, found: Found, address: str) -> StoredArray:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from kldiv_cli.errors import DatasetError, FormatError, InputError
+from kldiv_cli.errors import DatasetError, FormatError, InputError, InputNotFound
 from kldiv_cli.sources.base import describe, is_numeric
 from kldiv_cli.sources.zarr_store import FAULTS, OpenStore, ZarrArray, ZarrGroup, is_array, reason_of
 
@@ -30,6 +30,8 @@ def find_array(store: OpenStore, name: str | None) -> ZarrArray:
 
     Raises
     ------
+    InputNotFound
+        There is no store.
     DatasetError
         There is none, it is a group, or there are several it could be.
     FormatError
@@ -37,6 +39,8 @@ def find_array(store: OpenStore, name: str | None) -> ZarrArray:
     """
     if name is None:
         top = open_node(store, "")
+        if top is None:
+            raise InputNotFound(f"{store.path}: no Zarr array or group")
         return top if is_array(top) else _only_array(store)
     found = open_node(store, name.strip("/"))
     if is_array(found):

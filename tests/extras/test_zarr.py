@@ -93,8 +93,9 @@ def test_blocks_of_any_layout_equal_numpys_slices(
     check_blocks(open_source("a.zarr"), array)
 
 
-@pytest.mark.parametrize("dtype", [">f8", "<f2", ">i2", "u1", "?", "<u8"])
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("version", "dtype"), [(2, ">f8"), (2, "?"), (2, "<i2"), (3, "<f2"), (3, "u1"), (3, "<u8")]
+)
 def test_real_numbers_of_any_dtype_are_read(
     random_array: RandomArray, check_blocks: BlockCheck, version: int, dtype: str
 ) -> None:
@@ -184,6 +185,32 @@ def test_a_chunk_that_blocks_share_is_unpacked_once(
             source.read((slice(row, row + 1), slice(0, 6)), Buffer())[0], array[row]
         )
     assert len(fetched) == 2
+
+
+def test_a_store_behind_a_url_is_read_and_watched(
+    random_array: RandomArray, check_blocks: BlockCheck
+) -> None:
+    pytest.importorskip("fsspec")
+    url = "memory://test-zarr/g.zarr"
+    group = zarr.create_group(zarr.storage.FsspecStore.from_url(url), overwrite=True)
+    array = random_array((40, 10))
+    group.create_array("x", data=array, chunks=(7, 10))
+    group.create_array("y", data=array, chunks=(2, 5), shards=(10, 10))
+    check_blocks(open_source(f"{url}::/x"), array)
+    check_blocks(open_source(f"{url}::y"), array)
+    assert [stored.address for stored in list_arrays(url)] == [f"{url}::/x", f"{url}::/y"]
+    source = open_source(f"{url}::x[2:4]")
+    group["x"][0] = 5
+    with pytest.raises(InputChanged, match="changed while it was read"):
+        source.verify()
+
+
+def test_a_url_without_a_store_is_one_line() -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(InputNotFound, match=r"^memory://none/a\.zarr: no Zarr array or group$"):
+        open_source("memory://none/a.zarr")
+    with pytest.raises(InputError, match=r"^nosuch://none/a\.zarr: the store can't be opened: "):
+        open_source("nosuch://none/a.zarr")
 
 
 # Which array is meant
@@ -453,7 +480,7 @@ def pair(rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
     [
         {"zarr_format": 2, "chunks": (64, 16)},
         {"chunks": (64, 40), "compressors": codecs.GzipCodec()},
-        {"chunks": (16, 8), "shards": (64, 40)},
+        {"chunks": (32, 20), "shards": (64, 40)},
     ],
     ids=str,
 )
