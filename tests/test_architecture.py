@@ -77,6 +77,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"sources.hdf5", "sources.hdf5_groups", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}
     ),
     "pyarrow": frozenset({"parquet_sinks"}),
+    "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
+    "zarr": frozenset({"sources.zarr_store"}),
 }
 """The only importers of what is heavy."""
 
@@ -285,13 +287,13 @@ UNWANTED = {"h5py"} if HEAVY_TYPER else {"h5py", "pydantic"}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert modules_after("import kldiv_cli").isdisjoint({"numpy", "typer", "rich", "h5py"})
+    assert modules_after("import kldiv_cli").isdisjoint({"numpy", "typer", "rich", "h5py", "zarr"})
 
 
 def test_evaluate_loads_numpy_but_neither_command_line_nor_hdf5() -> None:
     modules = modules_after("import kldiv_cli; kldiv_cli.evaluate; kldiv_cli.kl_div")
     assert "numpy" in modules
-    assert modules.isdisjoint({"typer", "click", "rich", "h5py", "pydantic"})
+    assert modules.isdisjoint({"typer", "click", "rich", "h5py", "pydantic", "zarr"})
 
 
 def test_the_version_is_told_without_typer() -> None:
@@ -315,7 +317,7 @@ numpy.save("p.npy", numpy.log([[0.25, 0.75]]))
 from kldiv_cli.__main__ import main
 assert main(["compute", "q.npy", "p.npy", "--log-target"]) == 0
 """
-    assert modules_after(code).isdisjoint({"rich.console"} | UNWANTED)
+    assert modules_after(code).isdisjoint({"rich.console", "zarr"} | UNWANTED)
 
 
 def test_the_list_of_commands_says_the_first_line_of_the_help_of_each() -> None:

@@ -34,7 +34,7 @@ def inspect(
       kldiv inspect outputs.h5
     A pair, with every value read however many there are:
       kldiv inspect logits.npy labels.npy --exact
-    One group of a file, as JSON:
+    One group of a file, or of a Zarr store, as JSON:
       kldiv inspect outputs.h5::/run --json
 
     Below stand the compute and compare lines that fit pairs of them.

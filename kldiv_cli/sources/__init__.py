@@ -17,6 +17,7 @@ from kldiv_cli.sources.base import (
 )
 from kldiv_cli.sources.regular import RegularFile
 from kldiv_cli.sources.signature import recognise
+from kldiv_cli.sources.store_names import check_installed, is_store
 
 __all__ = [
     "AnyArray",
@@ -50,8 +51,10 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
 
 
 def _open_file(address: Address, allow_external: bool) -> Source:
-    file = RegularFile(address.path)
     where = address.path if address.dataset is None else f"{address.path}::{address.dataset}"
+    if is_store(address.path):
+        return _open_zarr(where, address)
+    file = RegularFile(address.path)
     match recognise(where, file):
         case "npy":
             if address.dataset is not None:
@@ -69,5 +72,14 @@ def _open_file(address: Address, allow_external: bool) -> Source:
             from kldiv_cli.sources.hdf5 import open_hdf5
 
             return open_hdf5(where, file, address.dataset, allow_external=allow_external)
+        case "zarr":
+            return _open_zarr(where, address)
         case unknown:
             assert_never(unknown)
+
+
+def _open_zarr(where: str, address: Address) -> Source:
+    check_installed(where)
+    from kldiv_cli.sources.zarr_arrays import open_zarr
+
+    return open_zarr(where, address.path, address.dataset)

@@ -18,14 +18,13 @@ from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Buffer
 from kldiv_cli.errors import FormatError, InputError
 from kldiv_cli.sources.base import AnyArray, Source, check_dtype
+from kldiv_cli.sources.chunk_cache import SMALLEST_CACHE, cache_size
 from kldiv_cli.sources.hdf5_names import find_dataset
 from kldiv_cli.sources.raw import RawSource
 from kldiv_cli.sources.regular import RegularFile
 
 __all__ = ["FAULTS", "Hdf5Source", "open_container", "open_hdf5", "reason_of"]
 
-_CHUNK_CACHE: Final = 16 << 20
-_LARGEST_CHUNK_CACHE: Final = 256 << 20
 FAULTS: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises for damaged files, depending on where the damage is."""
 
@@ -81,7 +80,7 @@ class Hdf5Source(Source):
     def _open(self) -> h5py.Dataset:
         with self._lock:
             if self._opened is None:
-                self._opened = open_container(self.file.path, _chunk_cache(self))[self.name]
+                self._opened = open_container(self.file.path, cache_size(self))[self.name]
             return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -119,16 +118,7 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
         raise FormatError(f"{address}: damaged or unreadable HDF5: {reason_of(error)}") from None
 
 
-def _chunk_cache(source: Hdf5Source) -> int:
-    """Bytes for a row of chunks along any dimension, so that none is decompressed again and again."""
-    if source.chunks is None:
-        return _CHUNK_CACHE
-    chunk = math.prod(source.chunks) * source.dtype.itemsize
-    longest = max(-(-n // along) for n, along in zip(source.shape, source.chunks, strict=True))
-    return max(_CHUNK_CACHE, chunk, min(longest * chunk, _LARGEST_CHUNK_CACHE))
-
-
-def open_container(path: str, chunk_cache: int = _CHUNK_CACHE) -> h5py.File:
+def open_container(path: str, chunk_cache: int = SMALLEST_CACHE) -> h5py.File:
     try:
         return h5py.File(path, "r", rdcc_nbytes=chunk_cache)
     except FAULTS as error:

@@ -13,6 +13,7 @@ from kldiv_cli.sources.address import parse_address
 from kldiv_cli.sources.npy import open_npy, read_header
 from kldiv_cli.sources.regular import RegularFile
 from kldiv_cli.sources.signature import recognise
+from kldiv_cli.sources.store_names import check_installed, is_store
 from kldiv_cli.sources.stored import Storage, StoredArray, dtype_problem, problem_of
 
 __all__ = ["list_arrays"]
@@ -26,7 +27,7 @@ _KINDS: Final = {
 
 
 def list_arrays(text: str, *, allow_external: bool = False) -> Iterator[StoredArray]:
-    """The arrays of a file; an address narrows them to a dataset, to an HDF5 group, or to a part of one.
+    """The arrays of a file; an address narrows them to a dataset, to a group, or to a part of one.
 
     Raises
     ------
@@ -48,6 +49,9 @@ def list_arrays(text: str, *, allow_external: bool = False) -> Iterator[StoredAr
 
 
 def _list_file(path: str, name: str | None, allow_external: bool) -> Iterator[StoredArray]:
+    if is_store(path):
+        yield from _list_store(path, name)
+        return
     file = RegularFile(path)
     match recognise(path, file):
         case "npy" if name is None:
@@ -60,8 +64,17 @@ def _list_file(path: str, name: str | None, allow_external: bool) -> Iterator[St
             from kldiv_cli.sources.hdf5_listing import list_hdf5
 
             yield from list_hdf5(path, file, name, allow_external=allow_external)
+        case "zarr":
+            yield from _list_store(path, name)
         case unknown:
             assert_never(unknown)
+
+
+def _list_store(path: str, name: str | None) -> Iterator[StoredArray]:
+    check_installed(path)
+    from kldiv_cli.sources.zarr_listing import list_zarr
+
+    yield from list_zarr(path, name)
 
 
 def _list_npy(path: str, file: RegularFile) -> StoredArray:

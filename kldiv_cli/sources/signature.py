@@ -6,10 +6,11 @@ from typing import Final, Literal
 
 from kldiv_cli.errors import FormatError
 from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.store_names import is_zipped_store
 
 __all__ = ["FileFormat", "recognise"]
 
-FileFormat = Literal["npy", "npz", "hdf5"]
+FileFormat = Literal["npy", "npz", "hdf5", "zarr"]
 
 _NPY: Final = b"\x93NUMPY"
 _ZIPS: Final = (b"PK\x03\x04", b"PK\x05\x06")
@@ -29,7 +30,7 @@ def recognise(where: str, file: RegularFile) -> FileFormat:
     if beginning.startswith(_NPY):
         return "npy"
     if beginning.startswith(_ZIPS):
-        return "npz"
+        return "zarr" if is_zipped_store(file.path) else "npz"
     if _has_hdf5_signature(file):
         return "hdf5"
     raise FormatError(

@@ -16,7 +16,8 @@ class Storage(NamedTuple):
     """How an array lies in its file."""
 
     kind: str
-    """contiguous, chunked, compact, virtual or external; in an archive stored, deflated and the like."""
+    """contiguous, chunked, compact, virtual or external; in an archive stored, deflated and the like;
+    of Zarr chunked, sharded, or sparse where chunks were left out."""
     bytes: int
     """Of the array."""
     stored_bytes: int
@@ -25,7 +26,7 @@ class Storage(NamedTuple):
     """C or F: whether the last dimension varies fastest, or the first."""
     chunks: tuple[int, ...] | None = None
     compression: str | None = None
-    """The filters of HDF5, the last one applied first."""
+    """The filters of HDF5 or codecs of Zarr, the last one applied first."""
 
 
 class StoredArray(NamedTuple):

@@ -1,0 +1,294 @@
+"""Zarr stores: a directory, a zip archive or a URL, read in the thread that asks, metadata bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeGuard, TypeVar
+
+import zarr.api.asynchronous
+from numcodecs.blosc import Blosc
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import ByteRequest, Store
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import BufferPrototype
+from zarr.core.sync import sync
+from zarr.errors import NodeNotFoundError
+from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
+
+from kldiv_cli.errors import FormatError, InputError
+from kldiv_cli.sources.regular import Identity
+from kldiv_cli.sources.store_names import METADATA, is_url
+
+__all__ = [
+    "FAULTS",
+    "LISTING_FAULTS",
+    "Entry",
+    "OpenStore",
+    "ZarrArray",
+    "ZarrGroup",
+    "is_array",
+    "open_store",
+    "reason_of",
+]
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+ZarrArray: TypeAlias = zarr.AsyncArray[Any]
+ZarrGroup: TypeAlias = zarr.AsyncGroup
+
+_LARGEST_METADATA: Final = 16 << 20
+FAULTS: Final = (
+    OSError,
+    RuntimeError,
+    SystemError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    ImportError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RecursionError,
+    MemoryError,
+)
+"""What Zarr and its codecs raise for damaged stores, depending on where the damage is."""
+
+
+_VERSIONS: Final = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "generation",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "created",
+)
+"""What object stores tell a version of an object by, each in words of its own."""
+
+
+LISTING_FAULTS: Final = (OSError, ValueError, RuntimeError, zipfile.BadZipFile)
+"""What listing a store raises."""
+
+
+class Entry(NamedTuple):
+    """One thing in a store."""
+
+    key: str
+    """Relative to the array it belongs to."""
+    size: int
+    stamp: str
+    """What tells it from what may be written in its place."""
+
+
+class OpenStore:
+    """A store to read from, by any thread.
+
+    Zarr reads through asyncio. For what lies on a disk each call gets a loop of its own in the thread
+    that calls, and what is handed to the loop's executor runs there and then: so the workers decompress
+    side by side and `--workers` means what it says. Zarr's own loop and pool, shared by all threads,
+    are for stores behind a URL, whose connections belong to one loop.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._remote = is_url(path)
+        self._plain = _store_of(path)
+        self._store = _Bounded(self._plain)
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return sync(coroutine) if self._remote else _run_here(coroutine)
+
+    def open(self, name: str) -> ZarrArray | ZarrGroup | None:
+        """The array or group of that name; None where there is neither."""
+        try:
+            return self.run(self._open(name))
+        except NodeNotFoundError:
+            return None
+
+    def expect(self, array: ZarrArray) -> None:
+        """Check the chunks of this array, which is all that is read from now on, by how they are packed."""
+        outermost = array.compressors[-1] if array.compressors and array.shards is None else None
+        self._store.framed = isinstance(outermost, BloscCodec | Blosc)
+
+    def children(self, name: str) -> list[str]:
+        """The names directly below a group, its metadata left out."""
+        return sorted(set(self.run(self._list(self._store.list_dir(name)))) - METADATA)
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Everything below an array, in no order."""
+        if isinstance(self._plain, LocalStore):
+            return _files(os.path.join(self.path, name))
+        if isinstance(self._plain, FsspecStore):
+            return _objects(self._plain, name)
+        return _members(self.path, name)
+
+    def close(self) -> None:
+        self._store.close()
+
+    async def _open(self, name: str) -> ZarrArray | ZarrGroup:
+        with warnings.catch_warnings():
+            # What is not in the specification yet, such as a structured dtype, is refused by us anyhow.
+            warnings.filterwarnings("ignore", module=r"zarr\.")
+            return await zarr.api.asynchronous.open(
+                store=self._store, mode="r", path=name, use_consolidated=False
+            )
+
+    @staticmethod
+    async def _list(names: Any) -> list[str]:
+        return [name async for name in names]
+
+
+def open_store(path: str) -> OpenStore:
+    """Open a store for reading.
+
+    Raises
+    ------
+    InputError
+        There is none, or it can't be reached.
+    """
+    try:
+        return OpenStore(path)
+    except FAULTS as error:
+        raise InputError(f"{path}: the store can't be opened: {reason_of(error)}") from None
+
+
+class _Bounded(WrapperStore[Store]):
+    """A store that gives out no metadata of a size that none has, and no Blosc frame that is cut off."""
+
+    framed = False
+    """Whether what is not metadata are Blosc frames, of which the decoder believes what their header says."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if key.rpartition("/")[2] in METADATA:
+            await self._bound(key)
+            return await self._store.get(key, prototype, byte_range)
+        found = await self._store.get(key, prototype, byte_range)
+        if found is not None and self.framed and byte_range is None:
+            _check_frame(key, found)
+        return found
+
+    async def _bound(self, key: str) -> None:
+        size = await self._store.getsize(key) if await self._store.exists(key) else 0
+        if size > _LARGEST_METADATA:
+            raise FormatError(
+                f"{key!r} has {size} bytes, expected at most {_LARGEST_METADATA}; write the store again"
+            )
+
+
+def _store_of(path: str) -> Store:
+    """The store at a path or URL, for reading only."""
+    if is_url(path):
+        return FsspecStore.from_url(path, read_only=True)
+    if os.path.isdir(path):
+        return LocalStore(path, read_only=True)
+    return _run_here(ZipStore.open(path, mode="r", read_only=True))
+
+
+def _check_frame(key: str, frame: Buffer) -> None:
+    """Refuse a Blosc frame that ends before its header says; its decoder would read on behind it."""
+    length = int.from_bytes(frame[12:16].to_bytes(), "little")
+    if len(frame) < max(16, length):
+        raise FormatError(f"{key!r} is truncated: {len(frame)} of {length} bytes")
+
+
+class _Here(ThreadPoolExecutor):
+    """An executor without threads: what it is given is done before it returns."""
+
+    def submit(
+        self,
+        function: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Future[Result]:
+        future: Future[Result] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_exception(error)
+        return future
+
+
+def _run_here(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run(coroutine)
+    # A notebook runs its cells inside a loop, and a thread has one loop at a time.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_run, coroutine).result()
+
+
+def _run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What `asyncio.Runner` does, in a quarter of its time: no thread is started to stop threads."""
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(_Here(1))
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        for task in (left := asyncio.all_tasks(loop)):
+            task.cancel()
+        loop.run_until_complete(_settle(left))
+        loop.close()
+
+
+async def _settle(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_array(node: ZarrArray | ZarrGroup | None) -> TypeGuard[ZarrArray]:
+    return isinstance(node, zarr.AsyncArray)
+
+
+def _files(top: str) -> Iterator[Entry]:
+    """Files below a directory; a link is what it leads to."""
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        with os.scandir(os.path.join(top, prefix)) as found:
+            for item in found:
+                key = f"{prefix}{item.name}"
+                if item.is_dir():
+                    folders.append(f"{key}/")
+                else:
+                    status = item.stat()
+                    yield Entry(key, status.st_size, str(Identity.of(status)))
+
+
+def _members(path: str, name: str) -> Iterator[Entry]:
+    """Members of an archive, which is watched as one file."""
+    prefix = f"{name}/" if name else ""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.filename.startswith(prefix) and not member.is_dir():
+                key = member.filename.removeprefix(prefix)
+                yield Entry(key, member.compress_size, f"{member.CRC} {member.file_size}")
+
+
+def _objects(store: FsspecStore, name: str) -> Iterator[Entry]:
+    """Objects below a URL, from one listing, with what it says of their version."""
+    top = f"{store.path}/{name}".rstrip("/")
+    found = sync(store.fs._find(top, detail=True))
+    for path, about in found.items():
+        versions = (str(about[word]) for word in _VERSIONS if about.get(word) is not None)
+        size = int(about.get("size") or 0)
+        yield Entry(path.removeprefix(top).lstrip("/"), size, " ".join((str(size), *versions)))
+
+
+def reason_of(error: BaseException) -> str:
+    """What a fault says, on one line."""
+    if isinstance(error, InputError):
+        return str(error)
+    return " ".join(str(error).split()) or type(error).__name__
