@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kldiv_cli.errors import OutputError
+from kldiv_cli.urls import is_url, shown
 
-__all__ = ["check_place", "explained", "new_temporary", "publish"]
+__all__ = ["check_local", "check_place", "explained", "new_temporary", "publish"]
 
 
 def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool) -> None:
@@ -21,6 +22,7 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
     OutputError
         A file is there and `force` is not given, it is one of `inputs`, or there is no such directory.
     """
+    check_local(address)
     with explained(path):
         if path.is_dir():
             raise OutputError(f"{address}: is a directory, expected a file name")
@@ -33,6 +35,18 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
     for source in inputs:
         if _is_same_file(path, source):
             raise OutputError(f"{address}: is the input {source}; choose another name")
+
+
+def check_local(address: str) -> None:
+    """Refuse what is no place on a disk here.
+
+    Raises
+    ------
+    OutputError
+        It is a URL.
+    """
+    if is_url(address):
+        raise OutputError(f"{shown(address)}: outputs go to files; write it here and copy it there")
 
 
 def new_temporary(path: Path) -> Path:

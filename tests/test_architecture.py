@@ -52,7 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("blocks", "buffers", "likeness", "atomic"),
     ("functional",),
     ("kernels",),
-    ("streams",),
+    ("streams", "urls"),
     ("errors",),
 )
 """From the roof to the ground: a module, or a package with all in it, imports only from below."""
@@ -61,6 +61,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rich": frozenset({"report.table", "report.console", "report.progress"}),
     "typer": frozenset({"__main__", "cli.app", "cli.options"}),
     "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
+    "obstore": frozenset({"sources.stores", "sources.remote", "sources.remote_errors"}),
+    "botocore": frozenset({"sources.stores"}),
 }
 """The only importers of what is heavy."""
 

@@ -15,8 +15,9 @@ from kldiv_cli.sources.base import (
     SliceSource,
     Source,
 )
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.files import open_file
 from kldiv_cli.sources.signature import recognise
+from kldiv_cli.urls import shown
 
 __all__ = [
     "AnyArray",
@@ -38,7 +39,7 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
     Raises
     ------
     InputError
-        It is not there, not a regular file of a known format, damaged, or ambiguous.
+        It is not there, not a regular file or object of a known format, damaged, or ambiguous.
     UsageError
         The address is not of that form.
     """
@@ -46,12 +47,12 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
     source = _open_file(address, allow_external)
     if address.selection is None:
         return source
-    return SliceSource(source, text, resolve_selection(text, address.selection, source.shape))
+    return SliceSource(source, shown(text), resolve_selection(shown(text), address.selection, source.shape))
 
 
 def _open_file(address: Address, allow_external: bool) -> Source:
-    file = RegularFile(address.path)
-    where = address.path if address.dataset is None else f"{address.path}::{address.dataset}"
+    file = open_file(address.path)
+    where = file.path if address.dataset is None else f"{file.path}::{address.dataset}"
     match recognise(where, file):
         case "npy":
             if address.dataset is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from kldiv_cli.errors import FormatError
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.readable import File
 
 __all__ = ["FileFormat", "recognise"]
 
@@ -17,7 +17,7 @@ _ZIPS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
 
-def recognise(where: str, file: RegularFile) -> FileFormat:
+def recognise(where: str, file: File) -> FileFormat:
     """The format of a file.
 
     Raises
@@ -37,7 +37,7 @@ def recognise(where: str, file: RegularFile) -> FileFormat:
     )
 
 
-def _has_hdf5_signature(file: RegularFile) -> bool:
+def _has_hdf5_signature(file: File) -> bool:
     """HDF5 may begin behind a user block of 512 bytes or a power of two times that."""
     offset = 0
     while offset < file.size:

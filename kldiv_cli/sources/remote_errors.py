@@ -1,0 +1,73 @@
+"""What went wrong with a request, on one line and without what is secret in its address."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from kldiv_cli.errors import InputChanged, InputError, InputNotFound
+
+__all__ = ["RequestFault", "explained"]
+
+_STATUS: Final = re.compile(r"status code: (\d{3})([A-Za-z -]*)")
+_CAUSES: Final = (
+    (re.compile(r"Connection refused|ConnectionRefused"), "connection refused"),
+    (re.compile(r"dns error|failed to lookup"), "no such host"),
+    (re.compile(r"[Cc]ertificate|InvalidCert|UnknownIssuer"), "its certificate is not trusted"),
+    (re.compile(r"TimedOut|timed out|deadline"), "it took too long to answer"),
+    (re.compile(r"kind: Connect"), "no connection"),
+)
+_URLS: Final = re.compile(r"\S+://\S+")
+_LONGEST: Final = 200
+
+
+class RequestFault(Exception):
+    """A request that failed."""
+
+    def __init__(self, error: InputError, status: int | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.status = status
+        """That of HTTP, where the server answered."""
+
+
+def explained(where: str, error: BaseException, *, anonymous: bool) -> RequestFault:
+    """What an error of obstore says, as one of ours; `anonymous` requests were made without credentials."""
+    import obstore.exceptions as faults
+
+    text = str(error)
+    found = _STATUS.search(text)
+    status = None if found is None else int(found[1])
+    reason = "" if found is None else f" ({found[1]}{found[2].rstrip()})"
+    if isinstance(error, FileNotFoundError):
+        return RequestFault(InputNotFound(f"{where}: no such object{reason}"), status)
+    if isinstance(error, faults.PreconditionError):
+        return RequestFault(InputChanged(f"{where}: changed"), status)
+    if isinstance(error, (faults.PermissionDeniedError, faults.UnauthenticatedError)):
+        return RequestFault(InputError(f"{where}: no access{reason}; {_remedy(where, anonymous)}"), status)
+    if isinstance(error, faults.NotSupportedError):
+        problem = "the server does not send parts of it (it ignores Range)"
+        return RequestFault(
+            InputError(f"{where}: {problem}, and no array is fetched whole; copy it here"), status
+        )
+    return RequestFault(InputError(f"{where}: {_reason(text, status, reason)}"), status)
+
+
+def _remedy(where: str, anonymous: bool) -> str:
+    if where.startswith("http"):
+        return "check the address, or the signature in it"
+    if not anonymous:
+        return "check the credentials in use, and what they may read"
+    return "no credentials were found, and it is not public: set them up as the cloud's own tools have them"
+
+
+def _reason(text: str, status: int | None, reason: str) -> str:
+    if "redirect without LOCATION" in text or status in (301, 307):
+        return "the bucket is in another region; set AWS_REGION to it"
+    if status is not None:
+        return f"the server failed{reason}; try again later"
+    for pattern, cause in _CAUSES:
+        if pattern.search(text):
+            return f"the server can't be reached: {cause}; check the address and the network"
+    line = " ".join(_URLS.sub("the server", text.partition("Debug source:")[0]).split())
+    return line[:_LONGEST] or "the request failed"

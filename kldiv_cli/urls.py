@@ -1,0 +1,52 @@
+"""Addresses of objects in stores and on servers: ``s3://``, ``gs://``, ``https://``, ``http://``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["SCHEMES", "is_remote", "is_url", "shown", "split_dataset", "split_url"]
+
+SCHEMES: Final = ("s3", "gs", "gcs", "https", "http")
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_USERINFO: Final = re.compile(r"(?<=://)[^/?#]*@")
+_SECRET: Final = re.compile(r"[?#].*", re.DOTALL)
+
+
+def is_remote(text: str) -> bool:
+    """Whether an address is that of an object that is read over the network."""
+    found = _URL.match(text)
+    return found is not None and found[1].lower() in SCHEMES
+
+
+def is_url(text: str) -> bool:
+    """Whether an address has a scheme, be it one that can be read or not."""
+    return _URL.match(text) is not None
+
+
+def split_url(text: str) -> tuple[str, str]:
+    """The scheme in lower case, and what is behind it."""
+    scheme, _, rest = text.partition("://")
+    return scheme.lower(), rest
+
+
+def split_dataset(address: str) -> tuple[str, str, str]:
+    """The URL, ``::`` and what is behind it, or two empty strings; ``http://[::1]/`` has one in its host."""
+    scheme, separator, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    path, colons, dataset = path.partition("::")
+    return scheme + separator + host + slash + path, colons, dataset
+
+
+def shown(address: str) -> str:
+    """An address as results and errors name it: a URL without its user, password and query.
+
+    The query may hold a signature that lets anybody read the object.
+    """
+    if not is_remote(address):
+        return address
+    url, separator, rest = split_dataset(address)
+    if split_url(url)[0] in ("http", "https"):
+        url = _SECRET.sub("", _USERINFO.sub("", url))
+    return url + separator + rest
