@@ -22,7 +22,6 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
     OutputError
         A file is there and `force` is not given, it is one of `inputs`, or there is no such directory.
     """
-    check_local(address)
     with explained(path):
         if path.is_dir():
             raise OutputError(f"{address}: is a directory, expected a file name")
@@ -37,8 +36,8 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
             raise OutputError(f"{address}: is the input {source}; choose another name")
 
 
-def check_local(address: str) -> None:
-    """Refuse what is no place on a disk here.
+def check_local(address: str, option: str = "") -> None:
+    """Refuse what is no place on a disk here; `option` is what asked for it.
 
     Raises
     ------
@@ -46,7 +45,8 @@ def check_local(address: str) -> None:
         It is a URL.
     """
     if is_url(address):
-        raise OutputError(f"{shown(address)}: outputs go to files; write it here and copy it there")
+        where = f"{option} {shown(address)}".lstrip()
+        raise OutputError(f"{where}: a URL, expected a file; write it here and copy it there")
 
 
 def new_temporary(path: Path) -> Path:

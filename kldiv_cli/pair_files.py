@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from kldiv_cli.errors import InputError, InputNotFound, UsageError
 from kldiv_cli.globs import Glob, directory_entries, find_matches, name_filter, parse_glob
 from kldiv_cli.streams import printable
+from kldiv_cli.urls import has_wildcard, is_remote, shown, split_dataset
 
 __all__ = ["STEM", "PairFiles", "Written", "address_from", "find_pairs"]
 
@@ -34,7 +35,7 @@ class Written(NamedTuple):
 
     @property
     def shown(self) -> str:
-        return f"'{printable(self.text)}'"
+        return f"'{printable(shown(self.text))}'"
 
 
 class PairFiles(NamedTuple):
@@ -53,7 +54,7 @@ def find_pairs(
     `directory`. Wildcards ``* ? [ab] **`` count in the file part of the predictions only, and not in
     a path that exists as it is written. They match no hidden files. Where the targets have no
     ``{stem}``, all matches are held against the same ones. Where it stands in the name of a dataset
-    only, datasets that no prediction belongs to are not looked for.
+    only, datasets that no prediction belongs to are not looked for, nor are objects of a URL.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def find_pairs(
     """
     addresses = {role: address_from(directory, address) for role, address in written.items()}
     file, behind = _split(directory, written["predictions"].text)
-    glob = parse_glob(_joined(directory, file))
+    glob = None if is_remote(file) else parse_glob(_joined(directory, file))
     _check_stems(directory, written, glob)
     if glob is None:
         return [PairFiles(None, addresses)]
@@ -91,6 +92,11 @@ def address_from(directory: str, address: Written) -> str:
         It names no file.
     """
     file, behind = _split(directory, address.text)
+    if is_remote(file) and has_wildcard(file):
+        raise UsageError(
+            f"{address.where}: {address.shown} has a wildcard, but URLs are not listed; name each object in "
+            "a table of its own"
+        )
     if not file or behind == "::" or "\0" in address.text:
         raise UsageError(
             f"{address.where}: {address.shown}, expected FILE, FILE::DATASET or FILE::[0:1000]; "
@@ -100,7 +106,8 @@ def address_from(directory: str, address: Written) -> str:
 
 
 def _joined(directory: str, path: str) -> str:
-    return os.path.join(directory, path) if directory and not os.path.isabs(path) else path
+    alone = not directory or os.path.isabs(path) or is_remote(path)
+    return path if alone else os.path.join(directory, path)
 
 
 def _split(directory: str, text: str) -> tuple[str, str]:
@@ -108,6 +115,9 @@ def _split(directory: str, text: str) -> tuple[str, str]:
 
     It is split before it is joined, for ``::`` and ``{stem}`` in the directory's name mean nothing.
     """
+    if is_remote(text):
+        file, separator, rest = split_dataset(text)
+        return file, separator + rest
     file, separator, rest = text.partition("::")
     if not separator or os.path.lexists(_joined(directory, text)):
         return text, ""
@@ -158,9 +168,9 @@ def _listable(where: str) -> Iterator[None]:
 def _with_targets(
     directory: str, written: Mapping[str, Written], found: list[PairFiles], *, allow_unmatched: bool
 ) -> list[PairFiles]:
-    """The pairs whose target file is there: all of them, unless `allow_unmatched`."""
+    """The pairs whose target file is there: all of them, unless `allow_unmatched`; of URLs all."""
     template, _ = _split(directory, written["targets"].text)
-    if STEM not in template:
+    if STEM not in template or is_remote(template):
         return found
     files = [_partner(directory, template, pair.stem) for pair in found]
     kept = [pair for pair, file in zip(found, files, strict=True) if os.path.lexists(file)]
@@ -178,7 +188,7 @@ def _check_no_spare_targets(
     no partner of another pair: ``ref/{stem}_mask.npy`` fits ``ref/{stem}.npy`` too.
     """
     template, _ = _split(directory, written["targets"].text)
-    if STEM not in template:
+    if STEM not in template or is_remote(template):
         return
     with _listable(written["targets"].where):
         there = _by_stem(directory, template)

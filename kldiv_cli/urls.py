@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["SCHEMES", "is_remote", "is_url", "shown", "split_dataset", "split_url"]
+__all__ = ["SCHEMES", "VERSION", "has_wildcard", "is_remote", "is_url", "shown", "split_dataset", "split_url"]
 
 SCHEMES: Final = ("s3", "gs", "gcs", "https", "http")
 
+VERSION: Final = "?versionId="
+"""What names a version of an object behind its key in S3."""
+
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_WILDCARDS: Final = re.compile(r"[*?\[]")
 _USERINFO: Final = re.compile(r"(?<=://)[^/?#]*@")
 _SECRET: Final = re.compile(r"[?#].*", re.DOTALL)
 
@@ -37,6 +41,14 @@ def split_dataset(address: str) -> tuple[str, str, str]:
     host, slash, path = rest.partition("/")
     path, colons, dataset = path.partition("::")
     return scheme + separator + host + slash + path, colons, dataset
+
+
+def has_wildcard(url: str) -> bool:
+    """Whether the path of a URL has ``*``, ``?`` or ``[``; a query is none."""
+    scheme, rest = split_url(url)
+    path = rest.partition("/")[2]
+    path = path.partition("?")[0] if scheme in ("http", "https") else path.partition(VERSION)[0]
+    return _WILDCARDS.search(path) is not None
 
 
 def shown(address: str) -> str:

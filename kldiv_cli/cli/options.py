@@ -107,7 +107,8 @@ Predictions = Annotated[
     str,
     typer.Argument(
         metavar="PREDICTIONS",
-        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000].",
+        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000]; FILE may be an s3://, gs:// or "
+        "https:// address.",
         show_default=False,
     ),
 ]

@@ -11,14 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.errors import InputError, UsageError
-from kldiv_cli.urls import shown, split_url
+from kldiv_cli.urls import VERSION, shown, split_url
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, HTTPStore, RetryConfig, S3Store
 
 __all__ = ["Place", "place_of", "required"]
 
-_VERSION: Final = "?versionId="
 _EXTRAS: Final = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "http", "http": "http"}
 _RETRIES: Final[RetryConfig] = {"max_retries": 4, "retry_timeout": timedelta(minutes=2)}
 _CLIENT: Final[ClientConfig] = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
@@ -64,7 +63,7 @@ def place_of(url: str) -> Place:
     if not bucket or not key:
         raise UsageError(f"{shown(url)}: expected {scheme}://BUCKET/OBJECT")
     if scheme == "s3":
-        key, _, version = key.partition(_VERSION)
+        key, _, version = key.partition(VERSION)
         store, anonymous = _s3_store(bucket)
         return Place(store, key, version or None, anonymous)
     gcs, anonymous = _gcs_store(bucket)
