@@ -20,13 +20,13 @@ _SECRET: Final = re.compile(r"[?#].*", re.DOTALL)
 
 def is_remote(text: str) -> bool:
     """Whether an address is that of an object that is read over the network."""
-    found = _URL.match(text)
+    found = _URL.match(text) if "://" in text else None
     return found is not None and found[1].lower() in SCHEMES
 
 
 def is_url(text: str) -> bool:
     """Whether an address has a scheme, be it one that can be read or not."""
-    return _URL.match(text) is not None
+    return "://" in text and _URL.match(text) is not None
 
 
 def split_url(text: str) -> tuple[str, str]:

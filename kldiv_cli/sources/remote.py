@@ -165,10 +165,10 @@ class RemoteFile:
 
     def _request(self, offset: int, length: int) -> tuple[RemoteIdentity, memoryview]:
         """Ask for a range of the object as it was; what has no byte there has none at all, or has changed."""
+        place = self._connected()
         import obstore
         import obstore.exceptions
 
-        place = self._connected()
         options: GetOptions = {"range": (offset, offset + length)}
         if place.version is not None:
             options["version"] = place.version

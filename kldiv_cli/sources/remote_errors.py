@@ -10,6 +10,8 @@ from kldiv_cli.errors import InputChanged, InputError, InputNotFound
 __all__ = ["RequestFault", "explained"]
 
 _STATUS: Final = re.compile(r"status code: (\d{3})([A-Za-z -]*)")
+_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+"""What S3 and GCS say in the body, such as ExpiredToken."""
 _CAUSES: Final = (
     (re.compile(r"Connection refused|ConnectionRefused"), "connection refused"),
     (re.compile(r"dns error|failed to lookup"), "no such host"),
@@ -38,7 +40,9 @@ def explained(where: str, error: BaseException, *, anonymous: bool) -> RequestFa
     text = str(error)
     found = _STATUS.search(text)
     status = None if found is None else int(found[1])
-    reason = "" if found is None else f" ({found[1]}{found[2].rstrip()})"
+    code = _CODE.search(text)
+    said = "" if code is None else f", {code[1]}"
+    reason = "" if found is None else f" ({found[1]}{found[2].rstrip()}{said})"
     if isinstance(error, FileNotFoundError):
         return RequestFault(InputNotFound(f"{where}: no such object{reason}"), status)
     if isinstance(error, faults.PreconditionError):
@@ -64,6 +68,8 @@ def _remedy(where: str, anonymous: bool) -> str:
 def _reason(text: str, status: int | None, reason: str) -> str:
     if "redirect without LOCATION" in text or status in (301, 307):
         return "the bucket is in another region; set AWS_REGION to it"
+    if status is not None and status < 500:
+        return f"the server refused the request{reason}; check the address and the credentials"
     if status is not None:
         return f"the server failed{reason}; try again later"
     for pattern, cause in _CAUSES:

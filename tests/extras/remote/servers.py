@@ -28,7 +28,10 @@ class Asked(NamedTuple):
 
 
 class ObjectServer(http.server.ThreadingHTTPServer):
-    """Serves `objects` by their path, in ranges; what differs from a good server is switched on by name."""
+    """Serves `objects` by their path, in ranges; below a number, that status.
+
+    What differs from a good server is switched on by name.
+    """
 
     daemon_threads = True
 
@@ -37,7 +40,7 @@ class ObjectServer(http.server.ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.asked: list[Asked] = []
         self.faults: set[str] = set()
-        """``no ranges``, ``no etags``, ``no heads``, ``short``, or ``fail N``: so many times 503 first."""
+        """``no ranges``, ``no etags``, ``no dates``, or ``fail N``: so many times 503 first."""
         self.before: Callable[[Asked], None] = lambda asked: None
         """Called before each answer."""
 
@@ -65,9 +68,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, asked: Asked) -> tuple[int, dict[str, str], bytes]:
         faults, path = self.server.faults, urllib.parse.unquote(asked.path.partition("?")[0])
-        for status in (401, 403, 500):
-            if path == f"/{status}":
-                return status, {}, b""
+        first = path.split("/")[1]
+        if first.isdigit():
+            return int(first), {}, b"<Error><Code>ExpiredToken</Code></Error>"
         failing = next((fault for fault in faults if fault.startswith("fail ")), None)
         if failing is not None:
             faults.remove(failing)
@@ -76,7 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path not in self.server.objects:
             return 404, {}, b""
         body = self.server.objects[path]
-        headers = {"last-modified": "Tue, 24 Nov 2026 19:31:22 GMT"}
+        headers = {} if "no dates" in faults else {"last-modified": "Tue, 24 Nov 2026 19:31:22 GMT"}
         if "no etags" not in faults:
             headers["etag"] = f'"{hash(body):x}"'
             if asked.headers.get("if-match", headers["etag"]) != headers["etag"]:

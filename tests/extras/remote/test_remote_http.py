@@ -168,7 +168,7 @@ def test_inspect_lists_an_object_and_opens_it_by_its_whole_address(web: ObjectSe
 
 
 def test_an_object_that_is_gone_or_replaced_while_it_is_read_has_changed(web: ObjectServer) -> None:
-    for faults in (set[str](), {"no etags"}):
+    for faults in (set[str](), {"no etags"}, {"no dates"}, {"no etags", "no dates"}):
         for replacement in (npy(BIG[1:]), None, b""):
             web.faults = faults
             web.objects["/x.npy"] = npy(BIG)
@@ -214,10 +214,14 @@ def test_a_server_that_fails_at_first_is_asked_again(web: ObjectServer) -> None:
     [
         (
             "/401?token=hidden",
-            r"/401: no access \(401 Unauthorized\); check the address, or the signature",
+            r"/401: no access \(401 Unauthorized, ExpiredToken\); check the address, or the signature",
         ),
-        ("/403", r"/403: no access \(403 Forbidden\); check the address"),
-        ("/404", r"/404: no such object \(404 Not Found\)"),
+        ("/403", r"/403: no access \(403 Forbidden, ExpiredToken\); check the address"),
+        (
+            "/400",
+            r"/400: the server refused the request \(400 Bad Request, ExpiredToken\); check",
+        ),
+        ("/404", r"/404: no such object \(404 Not Found, ExpiredToken\)"),
     ],
 )
 def test_a_refusal_is_said_with_its_status(web: ObjectServer, path: str, said: str) -> None:

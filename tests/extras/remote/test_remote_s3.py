@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Contents, forget_stores, hdf5, npy, npz
-from servers import S3Server
+from servers import ObjectServer, S3Server
 
 from kldiv_cli.buffers import Buffer
 from kldiv_cli.errors import InputChanged, InputError, InputNotFound
@@ -132,18 +132,31 @@ def test_an_object_replaced_while_it_is_read_has_changed(bucket: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["s3://dumps/nothing.npy", "s3://nobucket/x.npy", "S3://dumps/nothing.h5"]
+    ("address", "code"),
+    [
+        ("s3://dumps/nothing.npy", "NoSuchKey"),
+        ("s3://nobucket/x.npy", "NoSuchBucket"),
+        ("S3://dumps/nothing.h5", "NoSuchKey"),
+    ],
 )
-def test_what_is_not_there_is_said_in_one_line(bucket: Any, address: str) -> None:
+def test_what_is_not_there_is_said_in_one_line(bucket: Any, address: str, code: str) -> None:
     with pytest.raises(InputNotFound) as raised:
         open_source(address)
-    assert str(raised.value) == f"{address}: no such object (404 Not Found)"
+    assert str(raised.value) == f"{address}: no such object (404 Not Found, {code})"
 
 
 def test_a_key_that_no_library_can_ask_for_is_refused_in_one_line(bucket: Any) -> None:
     with pytest.raises(InputError, match=r"^s3://dumps/a//b\.npy: .*empty path segment") as raised:
         open_source("s3://dumps/a//b.npy")
     assert "\n" not in str(raised.value)
+
+
+def test_a_bucket_of_another_region_is_said_to_be_one(
+    bucket: Any, web: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.url)
+    with pytest.raises(InputError, match="the bucket is in another region; set AWS_REGION to it"):
+        open_source("s3://301/x.npy")
 
 
 # Credentials
