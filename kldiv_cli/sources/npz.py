@@ -30,6 +30,7 @@ __all__ = [
 
 MAGIC: Final = b"PK\x03\x04"
 _LOCAL_HEADER: Final = 30
+_PIECE: Final = 1 << 20
 DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -132,7 +133,8 @@ def _check_crc(address: str, file: File, start: int, entry: zipfile.ZipInfo) -> 
     """Read a stored member once for its checksum, which reading it in place would never see."""
     if start + entry.file_size > file.size:
         raise FormatError(f"{address}: truncated .npz archive; write it again")
-    buffer = memoryview(bytearray(min(entry.file_size, 1 << 20)))
+    piece = max(_PIECE, 16 * file.request_bytes)
+    buffer = memoryview(bytearray(min(entry.file_size, piece)))
     crc, done = 0, 0
     while done < entry.file_size:
         part = buffer[: entry.file_size - done]

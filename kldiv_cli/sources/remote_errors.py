@@ -19,6 +19,7 @@ _CAUSES: Final = (
     (re.compile(r"TimedOut|timed out|deadline"), "it took too long to answer"),
     (re.compile(r"kind: Connect"), "no connection"),
 )
+_PROVIDER: Final = re.compile(r"credential provider: (.*)")
 _URLS: Final = re.compile(r"\S+://\S+")
 _LONGEST: Final = 200
 
@@ -47,6 +48,9 @@ def explained(where: str, error: BaseException, *, anonymous: bool) -> RequestFa
         return RequestFault(InputNotFound(f"{where}: no such object{reason}"), status)
     if isinstance(error, faults.PreconditionError):
         return RequestFault(InputChanged(f"{where}: changed"), status)
+    provider = _PROVIDER.search(text)
+    if provider is not None:
+        return RequestFault(InputError(f"{where}: no credentials: {_short(provider[1])}"), status)
     if isinstance(error, (faults.PermissionDeniedError, faults.UnauthenticatedError)):
         return RequestFault(InputError(f"{where}: no access{reason}; {_remedy(where, anonymous)}"), status)
     if isinstance(error, faults.NotSupportedError):
@@ -75,5 +79,8 @@ def _reason(text: str, status: int | None, reason: str) -> str:
     for pattern, cause in _CAUSES:
         if pattern.search(text):
             return f"the server can't be reached: {cause}; check the address and the network"
-    line = " ".join(_URLS.sub("the server", text.partition("Debug source:")[0]).split())
-    return line[:_LONGEST] or "the request failed"
+    return _short(text.partition("Debug source:")[0]) or "the request failed"
+
+
+def _short(text: str) -> str:
+    return " ".join(_URLS.sub("the server", text).split())[:_LONGEST]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteStream"]
 
 _PAGE: Final = 1 << 20
-_PAGES: Final = 16
+_PAGES: Final = 12
 """Kept, those used last."""
 _AHEAD: Final = 8
 """Pages that are read at once where reading goes on and on."""
@@ -59,7 +59,7 @@ class RemoteStream(io.RawIOBase):
 
     def _read(self, view: memoryview, offset: int) -> None:
         """Large reads go past the cache."""
-        if len(view) > _PAGES // 2 * _PAGE:
+        if len(view) > _AHEAD * _PAGE:
             self.file.read_into(view, offset)
             return
         done = 0

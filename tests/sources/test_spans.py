@@ -112,7 +112,7 @@ def test_a_stream_keeps_a_bounded_number_of_bytes() -> None:
     stream = RemoteStream(Counted(CONTENTS, MIB))
     while stream.read(10_000):
         pass
-    assert sum(map(len, stream._pages.values())) <= 16 * MIB
+    assert sum(map(len, stream._pages.values())) <= 12 * MIB
 
 
 def test_scattered_reads_fetch_one_page_each() -> None:

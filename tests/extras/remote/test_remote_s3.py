@@ -198,6 +198,21 @@ def test_an_unknown_profile_is_said_in_one_line(bucket: Any, monkeypatch: pytest
         open_source("s3://dumps/x.npy")
 
 
+def test_credentials_that_can_not_be_renewed_are_said_in_one_line(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    folder = Path(os.environ["HOME"]) / ".aws"
+    folder.mkdir()
+    failing = "echo gone >&2; exit 1"
+    (folder / "config").write_text(f"[default]\ncredential_process = sh -c '{failing}'\n")
+    forget_stores()
+    with pytest.raises(InputError, match=r"^s3://dumps.*gone") as raised:
+        open_source("s3://dumps/x.npy")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_public_object_is_read_without_credentials(
     bucket: Any, moto: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
