@@ -51,6 +51,8 @@ class ObjectServer(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+    disable_nagle_algorithm = True
     server: ObjectServer
 
     def do_GET(self) -> None:
