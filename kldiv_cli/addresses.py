@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Final, NamedTuple
 
 from kldiv_cli.errors import UsageError
 from kldiv_cli.streams import printable
+from kldiv_cli.urls import has_wildcard, is_remote, is_url, shown, split_dataset
 
 __all__ = [
     "COMMAND_LINE",
@@ -15,13 +15,9 @@ __all__ = [
     "Written",
     "address_from",
     "is_there",
-    "is_url",
     "joined",
     "split_address",
 ]
-
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-"""At least two letters: one is a Windows drive."""
 
 
 class Written(NamedTuple):
@@ -33,7 +29,7 @@ class Written(NamedTuple):
 
     @property
     def shown(self) -> str:
-        return f"'{printable(self.text)}'"
+        return f"'{printable(shown(self.text))}'"
 
 
 class Viewpoint(NamedTuple):
@@ -47,11 +43,6 @@ class Viewpoint(NamedTuple):
 
 
 COMMAND_LINE: Final = Viewpoint("", "the working directory", "--allow-unmatched")
-
-
-def is_url(text: str) -> bool:
-    """Whether an address names something in an object store or on the web, and no file here."""
-    return _URL.match(text) is not None
 
 
 def is_there(path: str) -> bool:
@@ -68,6 +59,11 @@ def address_from(view: Viewpoint, address: Written) -> str:
         It names no file.
     """
     file, behind = split_address(view.directory, address.text)
+    if is_remote(file) and has_wildcard(file):
+        raise UsageError(
+            f"{address.where}: {address.shown} has a wildcard, but URLs are not listed; name each object in "
+            "a table of its own"
+        )
     if not file or behind == "::" or "\0" in address.text:
         raise UsageError(
             f"{address.where}: {address.shown}, expected FILE, FILE::DATASET or FILE::[0:1000]; "
@@ -88,6 +84,9 @@ def split_address(directory: str, text: str) -> tuple[str, str]:
 
     It is split before it is joined, for ``::`` and ``{stem}`` in the directory's name mean nothing.
     """
+    if is_remote(text):
+        file, separator, rest = split_dataset(text)
+        return file, separator + rest
     file, separator, rest = text.partition("::")
     if not separator or os.path.lexists(joined(directory, text)):
         return text, ""

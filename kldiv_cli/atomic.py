@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kldiv_cli.errors import OutputError
+from kldiv_cli.urls import is_url, shown
 
-__all__ = ["check_place", "explained", "new_temporary", "publish", "sync_directory"]
+__all__ = ["check_local", "check_place", "explained", "new_temporary", "publish", "sync_directory"]
 
 
 def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool) -> None:
@@ -33,6 +34,19 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
     for source in inputs:
         if _is_same_file(path, source):
             raise OutputError(f"{address}: is the input {source}; choose another name")
+
+
+def check_local(address: str, option: str = "") -> None:
+    """Refuse what is no place on a disk here; `option` is what asked for it.
+
+    Raises
+    ------
+    OutputError
+        It is a URL.
+    """
+    if is_url(address):
+        where = f"{option} {shown(address)}".lstrip()
+        raise OutputError(f"{where}: a URL, expected a file; write it here and copy it there")
 
 
 def new_temporary(path: Path) -> Path:

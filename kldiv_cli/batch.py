@@ -24,7 +24,7 @@ from kldiv_cli.shapes import map_shape
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
 
-__all__ = ["BatchPair", "Outputs", "run_batch"]
+__all__ = ["NO_OUTPUTS", "BatchPair", "Outputs", "Progress", "run_batch"]
 
 Progress = Callable[[float], None]
 """Told how many bytes were done since it was last called."""

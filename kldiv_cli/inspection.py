@@ -69,7 +69,7 @@ def inspect_array(stored: StoredArray, *, exact: bool = False, allow_external: b
     problem = stored.problem
     if problem is None:
         try:
-            source = open_source(stored.address, allow_external=allow_external)
+            source = open_source(stored.place, allow_external=allow_external)
             found = inspect_source(source, exact=exact)
         except InputChanged:
             raise

@@ -40,6 +40,7 @@ from kldiv_cli.pair_files import PairFiles, Unmatched, find_pairs
 from kldiv_cli.pair_names import check_name, full_name
 from kldiv_cli.streams import printable
 from kldiv_cli.suite_tables import Kind, Table, mistaken, read_table, shown
+from kldiv_cli.urls import shown as shown_url
 
 __all__ = ["OPTIONS", "Pair", "Suite", "SuiteLimit", "read_suite"]
 
@@ -256,6 +257,6 @@ def _pairs_of(
 def _same_name(one: tuple[Table, Pair], other: tuple[Table, Pair]) -> UsageError:
     (first, pair), (second, again) = one, other
     return second.error(
-        f"{printable(again.predictions)} makes a second pair named '{pair.name}', expected one, "
-        f"after {printable(pair.predictions)} of {first.title}; rename a table or a file"
+        f"{printable(shown_url(again.predictions))} makes a second pair named '{pair.name}', expected one, "
+        f"after {printable(shown_url(pair.predictions))} of {first.title}; rename a table or a file"
     )

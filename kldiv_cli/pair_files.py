@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from kldiv_cli.addresses import Viewpoint, Written, address_from, is_there, is_url, joined, split_address
+from kldiv_cli.addresses import Viewpoint, Written, address_from, is_there, joined, split_address
 from kldiv_cli.errors import InputError, InputNotFound, UsageError
 from kldiv_cli.globs import (
     Glob,
@@ -24,6 +24,7 @@ from kldiv_cli.globs import (
     parts_filter,
 )
 from kldiv_cli.streams import printable
+from kldiv_cli.urls import is_url
 
 __all__ = [
     "PATH",

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from kldiv_cli.addresses import is_url
 from kldiv_cli.errors import DatasetError
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched
 from kldiv_cli.pair_set import PairSet, companions_of
 from kldiv_cli.sources.address import dataset_address
 from kldiv_cli.streams import printable
+from kldiv_cli.urls import is_url
 
 __all__ = ["GROUP", "pairs_of_datasets", "pairs_of_groups"]
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from kldiv_cli.addresses import Written, is_url
+from kldiv_cli.addresses import Written
 from kldiv_cli.errors import InputNotFound, UsageError
 from kldiv_cli.globs import is_directory
 from kldiv_cli.manifest import read_suite
@@ -31,6 +31,7 @@ from kldiv_cli.pair_set import PairSet, check_matched, check_names
 from kldiv_cli.pair_table import read_pair_table
 from kldiv_cli.streams import printable
 from kldiv_cli.table_rows import STDIN, TABLES
+from kldiv_cli.urls import is_url
 
 __all__ = ["PairSet", "find_pair_set"]
 

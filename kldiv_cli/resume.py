@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from kldiv_cli.batch import BatchPair, Progress, run_batch
@@ -29,7 +29,7 @@ def resume_batch(
     stamps: Stamps,
     memory: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[Resumed]:
+) -> Generator[Resumed, None, None]:
     """Yield what the journal has of the pairs as they are now, then all others as they finish.
 
     A result is in the journal before it is yielded.

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli.atomic import check_place, explained, new_temporary, publish
+from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
@@ -140,6 +140,7 @@ def check_output(
     UsageError
         It ends neither in .npy nor in .h5, or the dataset is missing.
     """
+    check_local(address, option)
     name, separator, dataset = address.partition("::")
     if name.lower().endswith(".npy") and not separator:
         path, inner = Path(name), None

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kldiv_cli.atomic import check_place, explained, new_temporary, publish
+from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish
 
 __all__ = ["TextFile", "append_text", "check_output_text", "write_text"]
 
@@ -22,6 +22,7 @@ def check_output_text(
     OutputError
         Something else is there, it is one of `inputs`, or it can't be written there.
     """
+    check_local(address, option)
     with explained(Path(address)):
         path = Path(os.path.realpath(address))
     check_place(f"{option} {address}", path, inputs, force=force or _begins_with(path, mark))

@@ -24,8 +24,10 @@ ROOT = Path(kldiv_cli.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__", "pytest_plugin"),
     ("cli",),
-    ("kldiv_cli", "parquet_sinks"),
+    ("kldiv_cli",),
     ("report",),
+    ("resume",),
+    ("batch_plan",),
     ("gate", "batch"),
     ("cases",),
     ("pair_sets",),
@@ -38,8 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("addresses",),
     ("globs",),
     ("batch_totals", "journal"),
-    ("pair_result", "line_file"),
-    ("batch_summary", "locks"),
+    ("pair_result",),
+    ("batch_summary",),
     ("record",),
     ("comparison", "quantities"),
     ("comparison_worker", "evaluation"),
@@ -61,9 +63,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("statistics", "alignment", "observations", "segments"),
     ("octaves",),
     ("reductions", "histogram"),
-    ("spec", "sinks", "text_sinks", "sources"),
-    ("blocks", "buffers", "likeness", "patterns"),
-    ("functional", "atomic"),
+    ("spec", "sinks", "text_sinks", "parquet_sinks", "line_file", "sources"),
+    ("blocks", "buffers", "likeness", "atomic", "locks", "patterns"),
+    ("functional", "urls"),
     ("kernels",),
     ("streams",),
     ("errors",),
@@ -77,8 +79,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"sources.hdf5", "sources.hdf5_groups", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}
     ),
     "pyarrow": frozenset({"parquet_sinks"}),
-    "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
     "zarr": frozenset({"sources.zarr_store"}),
+    "obstore": frozenset({"sources.stores", "sources.remote", "sources.remote_errors"}),
+    "botocore": frozenset({"sources.stores"}),
 }
 """The only importers of what is heavy."""
 

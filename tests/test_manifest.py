@@ -880,3 +880,35 @@ def test_no_bytes_raise_anything_but_our_own_errors(dump: Path, contents: bytes)
 
 def test_a_guess_of_the_key_that_was_meant_takes_no_longer_than_it_should() -> None:
     assert suite_tables.mistaken("k" * 10_000_000, ["a", "b"]) == ", expected one of a, b"
+
+
+# URLs
+
+
+def test_a_url_is_left_as_it_is_wherever_the_suite_lies(files: Files) -> None:
+    text = '[pairs.x]\npredictions = "s3://b/q.h5::/x"\ntargets = "https://h/p.npy?s=1::[0:3]"\n'
+    pair = pairs(text + 'loss = "bce"\nweight = "gs://b/w.npy"\n', "deep/suite.toml")["x"]
+    assert (pair.predictions, pair.targets) == ("s3://b/q.h5::/x", "https://h/p.npy?s=1::[0:3]")
+    assert pair.options["weight"] == "gs://b/w.npy"
+
+
+def test_targets_of_a_glob_may_be_objects(files: Files) -> None:
+    files("out/layer1.npy", "out/layer2.npy")
+    assert addresses(LAYERS.replace("ref/{stem}", "s3://ref/{stem}")) == {
+        "layers/layer1": ("out/layer1.npy", "s3://ref/layer1.npy"),
+        "layers/layer2": ("out/layer2.npy", "s3://ref/layer2.npy"),
+    }
+
+
+@pytest.mark.parametrize(
+    "pattern", ["s3://b/layer*.npy", "gs://b/layer?.npy", "https://me:pw@h/[ab].npy?s=1"]
+)
+def test_a_wildcard_in_a_url_is_refused(files: Files, pattern: str) -> None:
+    with pytest.raises(UsageError, match="has a wildcard, but URLs are not listed; name each") as raised:
+        pairs(LAYERS.replace("out/layer*.npy", pattern))
+    assert "pw" not in str(raised.value)
+
+
+def test_a_stem_beside_a_url_has_nothing_to_stand_for(files: Files) -> None:
+    with pytest.raises(UsageError, match="expected it only where the predictions have a wildcard"):
+        pairs(LAYERS.replace("out/layer*.npy", "s3://b/layer1.npy"))

@@ -14,6 +14,7 @@ SUMMARIES: Final = {
     "compute": "Compute KL divergence or BCE of predictions and targets.",
     "compare": "Compare two models' outputs on the same inputs.",
     "inspect": "List the arrays of files and what they look like.",
+    "batch": "Compute many pairs, and what all of them come to.",
     "check": "Hold pairs to limits and to a baseline, as a gate.",
     "baseline record": "Record what pairs come to, in a new baseline or beside other pairs.",
     "baseline update": "Accept what pairs come to now, after showing each number before and after.",
@@ -99,6 +100,7 @@ def kldiv(
     kldiv compute predictions.npy targets.npy --json
     kldiv compare original_logits.npy quantized_logits.npy
     kldiv inspect outputs.h5
+    kldiv batch out/ ref/ --log-softmax -1
     kldiv check student_logits.npy teacher_probs.npy --log-softmax -1 --limit 'distmean < 0.01'
     """
     if version:

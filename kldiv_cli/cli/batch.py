@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 from kldiv_cli.cli import options
-from kldiv_cli.cli.compute import chosen_reduction
 from kldiv_cli.cli.computation import arguments_of, takes_computation
+from kldiv_cli.cli.compute import chosen_reduction
 from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from kldiv_cli.batch import BatchPair, Outputs
-    from kldiv_cli.batch_summary import BatchSummary
-    from kldiv_cli.batch_totals import BatchTotals
-    from kldiv_cli.execution import Executor
+    from collections.abc import Sequence
+
+    from kldiv_cli.batch import BatchPair
+    from kldiv_cli.batch_plan import Stamps
     from kldiv_cli.journal import Journal
-    from kldiv_cli.pair_result import PairResult
     from kldiv_cli.pair_sets import PairSet
-    from kldiv_cli.spec import Spec
+    from kldiv_cli.report.console import Format
 
 __all__ = ["batch"]
+
+_NAMED: Final = 10
+"""Of what has no partner, so many are told by name."""
 
 
 @takes_computation
@@ -78,8 +79,11 @@ def batch(
     """
     from kldiv_cli.batch import Outputs
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
+    from kldiv_cli.cli.outlets import Outlets
+    from kldiv_cli.execution import available_workers
     from kldiv_cli.pair_sets import find_pair_set
-    from kldiv_cli.report.console import write
+    from kldiv_cli.processes import Processes
+    from kldiv_cli.resume import resume_batch
 
     shown = choose_format(format, json=json, precision=precision)
     found = find_pair_set(
@@ -93,25 +97,61 @@ def batch(
     )
     planned = plan(found.pairs, top1=top1, outputs=Outputs(output, distributions, output_dtype, force))
     spec = common_spec(planned)
-    chosen = _chosen(reduction, size_average, reduce, spec)
+    chosen = chosen_reduction(reduction, size_average, reduce, spec)
+    if chosen == "none":
+        raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
     stamps = Stamps(planned)
     pairs = [stamps.sized(pair) for pair in planned]
-    _tell_unmatched(found)
-    if dry_run:
-        from kldiv_cli.report.pairs import render_pairs
-
-        write(render_pairs(pairs, shown))
-        return 0
     inputs = [address for pair in pairs for address in pair.inputs]
+    _tell_unmatched(found)
     with contextlib.ExitStack() as stack:
-        kept = _opened_journal(journal, inputs, stack)
-        outlets = Outlets(spec, shown, chosen, precision, full=full)
-        outlets.open_file(results, inputs, force=force, stack=stack)
-        outlets.open_view(len(pairs), wanted=progress, stack=stack)
-        executor = stack.enter_context(_executor(workers))
-        run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=memory)
+        kept = _open_journal(journal, inputs, stack, dry_run=dry_run)
+        if dry_run:
+            return _show(pairs, kept, stamps, shown)
+        outlets = Outlets(spec, shown, chosen, precision, full=full, unmatched=found.unmatched)
+        outlets.open_results(results, inputs, stack, force=force)
+        executor = stack.enter_context(Processes(workers or available_workers()))
+        watched = outlets.open_view(pairs, stack, wanted=progress)
+        run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=memory, progress=watched)
+        stack.callback(run.close)
         for result, from_journal in run:
             outlets.add(result, from_journal=from_journal)
             if fail_fast and result.error is not None:
-                run.close()
-        outlets.end()
+                break
+    return outlets.finish(strict=strict)
+
+
+def _tell_unmatched(found: PairSet) -> None:
+    """What is left out, by name as far as anybody reads on."""
+    from kldiv_cli.report.console import tell
+
+    for one in found.unmatched[:_NAMED]:
+        tell("note", f"{one.address}: {one.role} without a partner, left out")
+    if len(found.unmatched) > _NAMED:
+        tell("note", f"{len(found.unmatched) - _NAMED} more without a partner, left out")
+
+
+def _open_journal(
+    address: str | None, inputs: Sequence[str], stack: contextlib.ExitStack, *, dry_run: bool
+) -> Journal | None:
+    """The journal, locked until the end; a dry run begins none."""
+    if address is None or (dry_run and not os.path.lexists(address)):
+        return None
+    from kldiv_cli.journal import open_journal
+    from kldiv_cli.report.console import tell
+
+    journal = stack.enter_context(open_journal(address, inputs))
+    for note in journal.notes:
+        tell("note", note)
+    return journal
+
+
+def _show(pairs: Sequence[BatchPair], journal: Journal | None, stamps: Stamps, format: Format) -> int:
+    """What would be done."""
+    from kldiv_cli.report.console import write
+    from kldiv_cli.report.pairs import render_pairs
+    from kldiv_cli.resume import is_finished
+
+    finished = {pair.name for pair in pairs if journal is not None and is_finished(pair, journal, stamps)}
+    write(render_pairs(pairs, format, finished))
+    return 0

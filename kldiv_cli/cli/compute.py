@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kldiv_cli.sources import Inputs
     from kldiv_cli.spec import Spec
 
-__all__ = ["compute"]
+__all__ = ["chosen_reduction", "compute"]
 
 
 @takes_computation
@@ -70,7 +70,7 @@ def compute(
 
     spec = spec_of(computation, top1=top1)
     shown = choose_format(format, json=json, precision=precision)
-    chosen = _reduction(reduction, size_average, reduce, spec)
+    chosen = chosen_reduction(reduction, size_average, reduce, spec)
     inputs = inputs_of(predictions, targets, computation)
     window = _window(spec, inputs, chosen, map_slice, full)
     with progress_of(spec, inputs, wanted=progress) as advance:
@@ -89,7 +89,7 @@ def compute(
     return int(strict and any(finding.severity == "warning" for finding in findings))
 
 
-def _reduction(
+def chosen_reduction(
     reduction: Reduction | None, size_average: bool | None, reduce: bool | None, spec: Spec
 ) -> Reduction | None:
     """The reduction asked for, PyTorch 0.4's flags first; None for all of them."""

@@ -13,6 +13,7 @@ from kldiv_cli.errors import UsageError
 __all__ = [
     "Allow",
     "AllowExternal",
+    "AllowUnmatched",
     "Axis",
     "BaselineArgument",
     "BaselineFile",
@@ -24,16 +25,23 @@ __all__ = [
     "ClassAxis",
     "Debug",
     "Distributions",
+    "DistributionsOfPairs",
+    "DryRun",
     "Exact",
+    "FailFast",
     "Files",
+    "First",
     "Floor",
     "Force",
     "ForceReports",
     "FormatName",
     "Full",
+    "FullBatch",
     "FullReport",
     "Github",
+    "GroupBy",
     "IgnoreValue",
+    "JournalFile",
     "Json",
     "Junit",
     "Labels",
@@ -48,6 +56,7 @@ __all__ = [
     "Memory",
     "Output",
     "OutputDtype",
+    "OutputOfPairs",
     "PairName",
     "PairOrSuite",
     "PairPattern",
@@ -55,13 +64,16 @@ __all__ = [
     "Precision",
     "Predictions",
     "PredictionsAre",
+    "PredictionsOfPairs",
     "ProgressBar",
     "Quantiles",
     "Reduce",
     "ReductionName",
     "Reference",
     "ReferenceAre",
+    "ResultsFile",
     "Runs",
+    "Second",
     "Sigmas",
     "SizeAverage",
     "StatisticNames",
@@ -69,6 +81,7 @@ __all__ = [
     "Targets",
     "TargetsAre",
     "TargetsOfPair",
+    "TargetsOfPairs",
     "Temperature",
     "Top1",
     "TopK",
@@ -107,7 +120,8 @@ Predictions = Annotated[
     str,
     typer.Argument(
         metavar="PREDICTIONS",
-        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000].",
+        help="Model outputs: FILE, FILE::DATASET or FILE::DATASET[0:1000]; FILE may be an s3://, gs:// or "
+        "https:// address.",
         show_default=False,
     ),
 ]
@@ -540,4 +554,91 @@ Files = Annotated[
 ]
 Exact = Annotated[
     bool, typer.Option("--exact", help="Read all of every array rather than a sample of the large ones.")
+]
+
+# Many pairs
+
+First = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FIRST]",
+        help="A suite (.toml), a table of pairs (.csv, .jsonl, or - for stdin); or a directory, a file or a "
+        "quoted pattern of predictions.",
+        show_default=False,
+    ),
+]
+Second = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SECOND]",
+        help="The directory or file of targets; after a pattern, {stem} and {path} stand for what matched.",
+        show_default=False,
+    ),
+]
+PredictionsOfPairs = Annotated[
+    str | None,
+    typer.Option(
+        "--predictions",
+        metavar="PATTERN",
+        help="Files of predictions, such as 'out/*.npy'; with --group-by the dataset in each group.",
+        show_default=False,
+    ),
+]
+TargetsOfPairs = Annotated[
+    str | None,
+    typer.Option(
+        "--targets",
+        metavar="ADDRESS",
+        help="Their targets, such as 'ref/{stem}.npy'; with --group-by the dataset in each group.",
+        show_default=False,
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        metavar="PATTERN",
+        help="Groups, or datasets, of one HDF5 file or of two, such as '/layer*'.",
+        show_default=False,
+    ),
+]
+AllowUnmatched = Annotated[
+    bool, typer.Option("--allow-unmatched", help="Leave out what has no partner, and say so.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the pairs, and compute nothing.")]
+FullBatch = Annotated[bool, typer.Option("--full", help="List all pairs in a table, however many there are.")]
+ResultsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--results",
+        metavar="FILE",
+        help="Also write all results to a .jsonl, .csv or .parquet file, when the run is whole.",
+        show_default=False,
+    ),
+]
+JournalFile = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="FILE",
+        help="Write each pair down as it is done; run again, it does what is missing, changed or failed.",
+        show_default=False,
+    ),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first pair that fails.")]
+OutputOfPairs = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        help="Write each pair's map, to a name with {pair} in it: 'maps/{pair}.npy'.",
+    ),
+]
+DistributionsOfPairs = Annotated[
+    str | None,
+    typer.Option(
+        "--distributions",
+        metavar="FILE",
+        help="Write each pair's losses of distributions, likewise.",
+    ),
 ]

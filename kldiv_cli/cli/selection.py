@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.cli.computation import arguments_of, given
 from kldiv_cli.errors import UsageError
+from kldiv_cli.urls import is_remote, shown, split_dataset
 
 if TYPE_CHECKING:
     from kldiv_cli.baseline import Baseline
@@ -127,7 +128,8 @@ def _refuse(suite: str | None, computation: Mapping[str, Any], **others: object)
 
 def _name_of(address: str) -> str:
     """What a pair is called: the name of the predictions' file, and the dataset in it."""
-    path, separator, inner = address.partition("::")
+    address = shown(address)
+    path, separator, inner = split_dataset(address) if is_remote(address) else address.partition("::")
     stem = os.path.splitext(os.path.basename(path))[0]
     return f"{stem}/{inner.strip('/')}" if separator else stem
 

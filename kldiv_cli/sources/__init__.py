@@ -15,9 +15,10 @@ from kldiv_cli.sources.base import (
     SliceSource,
     Source,
 )
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.files import open_file
 from kldiv_cli.sources.signature import recognise
 from kldiv_cli.sources.store_names import check_installed, is_store
+from kldiv_cli.urls import shown
 
 __all__ = [
     "AnyArray",
@@ -39,7 +40,7 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
     Raises
     ------
     InputError
-        It is not there, not a regular file of a known format, damaged, or ambiguous.
+        It is not there, not a regular file or object of a known format, damaged, or ambiguous.
     UsageError
         The address is not of that form.
     """
@@ -47,14 +48,14 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
     source = _open_file(address, allow_external)
     if address.selection is None:
         return source
-    return SliceSource(source, text, resolve_selection(text, address.selection, source.shape))
+    return SliceSource(source, shown(text), resolve_selection(shown(text), address.selection, source.shape))
 
 
 def _open_file(address: Address, allow_external: bool) -> Source:
-    where = address.path if address.dataset is None else f"{address.path}::{address.dataset}"
     if is_store(address.path):
-        return _open_zarr(where, address)
-    file = RegularFile(address.path)
+        return _open_zarr(shown(address.path), address)
+    file = open_file(address.path)
+    where = file.path if address.dataset is None else f"{file.path}::{address.dataset}"
     match recognise(where, file):
         case "npy":
             if address.dataset is not None:

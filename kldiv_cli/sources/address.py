@@ -1,4 +1,7 @@
-"""Addresses: ``FILE``, ``FILE::DATASET``, ``FILE::DATASET[0:1000]``, ``FILE::[0:1000]``."""
+"""Addresses: ``FILE``, ``FILE::DATASET``, ``FILE::DATASET[0:1000]``, ``FILE::[0:1000]``.
+
+A file may be a URL.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from kldiv_cli.errors import AxisError, UsageError
+from kldiv_cli.urls import SCHEMES, is_remote, is_url, shown, split_dataset
 
 __all__ = ["Address", "dataset_address", "parse_address", "resolve_selection"]
 
@@ -28,13 +32,16 @@ class Address(NamedTuple):
 
 def parse_address(text: str) -> Address:
     """Split an address; a file whose name itself has ``::`` is taken as such."""
-    path, separator, rest = text.partition("::")
-    if not separator or os.path.lexists(text):
+    if is_url(text) and not is_remote(text) and not os.path.lexists(text.partition("::")[0]):
+        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise UsageError(f"{shown(text)}: no such kind of address; expected a file, or one of {schemes}")
+    path, separator, rest = split_dataset(text) if is_remote(text) else text.partition("::")
+    if not separator or (not is_remote(text) and os.path.lexists(text)):
         return Address(text)
     match = _SELECTION.fullmatch(rest)
     name, selection = (match["name"], match["selection"]) if match else (rest, None)
     if not path or not rest:
-        raise UsageError(f"{text}: expected FILE::DATASET, FILE::DATASET[0:1000] or FILE::[0:1000]")
+        raise UsageError(f"{shown(text)}: expected FILE::DATASET, FILE::DATASET[0:1000] or FILE::[0:1000]")
     return Address(path, name or None, selection)
 
 

@@ -19,8 +19,9 @@ from kldiv_cli.buffers import Buffer
 from kldiv_cli.errors import FormatError, InputError
 from kldiv_cli.sources.base import AnyArray, Source, check_dtype
 from kldiv_cli.sources.chunk_cache import SMALLEST_CACHE, cache_size
-from kldiv_cli.sources.hdf5_names import find_dataset
+from kldiv_cli.sources.hdf5_names import external_remedy, find_dataset
 from kldiv_cli.sources.raw import RawSource
+from kldiv_cli.sources.readable import File
 from kldiv_cli.sources.regular import RegularFile
 
 __all__ = ["FAULTS", "Hdf5Source", "open_container", "open_hdf5", "reason_of"]
@@ -37,7 +38,7 @@ class Hdf5Source(Source):
     def __init__(
         self,
         address: str,
-        file: RegularFile,
+        file: File,
         name: str,
         dataset: h5py.Dataset,
         others: tuple[RegularFile, ...],
@@ -62,6 +63,8 @@ class Hdf5Source(Source):
             dataset = self._opened if self._opened is not None else self._open()
             try:
                 dataset.read_direct(array, source_sel=block or ())
+            except InputError:
+                raise
             except FAULTS as error:
                 raise InputError(f"{self.address}: {reason_of(error)}") from None
         return array
@@ -80,14 +83,14 @@ class Hdf5Source(Source):
     def _open(self) -> h5py.Dataset:
         with self._lock:
             if self._opened is None:
-                self._opened = open_container(self.file.path, cache_size(self))[self.name]
+                self._opened = open_container(self.file, cache_size(self))[self.name]
             return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.address, self.file, self.name, self.others)
 
 
-def _reopen(address: str, file: RegularFile, name: str, others: tuple[RegularFile, ...]) -> Source:
+def _reopen(address: str, file: File, name: str, others: tuple[RegularFile, ...]) -> Source:
     """Open what was opened before, and watch the files that were watched."""
     source = open_hdf5(address, file, name, allow_external=True)
     assert isinstance(source, Hdf5Source)
@@ -95,7 +98,7 @@ def _reopen(address: str, file: RegularFile, name: str, others: tuple[RegularFil
     return source
 
 
-def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_external: bool = False) -> Source:
+def open_hdf5(address: str, file: File, name: str | None, *, allow_external: bool = False) -> Source:
     """Open a dataset; without a name it must be the only numeric one of the file.
 
     Raises
@@ -104,10 +107,11 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
         There is none of that name, it is a group, or there are several.
     FormatError
         It is damaged, not numeric, has parts that were never written, or lies in other files
-        and `allow_external` was not given.
+        and `allow_external` was not given; next to a remote file there are none.
     """
+    allow_external = allow_external and file.is_local
     try:
-        with open_container(file.path) as container:
+        with open_container(file) as container:
             dataset = find_dataset(file.path, container, name, allow_external=allow_external)
             check_dtype(address, dataset.dtype)
             others = _check_storage(address, dataset, allow_external)
@@ -118,11 +122,13 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
         raise FormatError(f"{address}: damaged or unreadable HDF5: {reason_of(error)}") from None
 
 
-def open_container(path: str, chunk_cache: int = SMALLEST_CACHE) -> h5py.File:
+def open_container(file: File, chunk_cache: int = SMALLEST_CACHE) -> h5py.File:
     try:
-        return h5py.File(path, "r", rdcc_nbytes=chunk_cache)
+        return h5py.File(file.stream(), "r", rdcc_nbytes=chunk_cache)
+    except InputError:
+        raise
     except FAULTS as error:
-        raise FormatError(f"{path}: damaged or unreadable HDF5: {reason_of(error)}") from None
+        raise FormatError(f"{file.path}: damaged or unreadable HDF5: {reason_of(error)}") from None
 
 
 def reason_of(error: BaseException) -> str:
@@ -133,9 +139,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def _source(
-    address: str, file: RegularFile, name: str, dataset: h5py.Dataset, others: tuple[RegularFile, ...]
+    address: str, file: File, name: str, dataset: h5py.Dataset, others: tuple[RegularFile, ...]
 ) -> Source:
-    if not os.path.samefile(dataset.file.filename, file.path):
+    if file.is_local and not os.path.samefile(dataset.file.filename, file.path):
         others = (*others, RegularFile(dataset.file.filename))
     offset = dataset.id.get_offset()
     stored_as_is = h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type())
@@ -158,7 +164,7 @@ def _check_storage(address: str, dataset: h5py.Dataset, allow_external: bool) ->
         if allow_external:
             return tuple(_mapped(address, dataset) if dataset.is_virtual else _stored(address, dataset))
         what = "a virtual dataset" if dataset.is_virtual else "external storage"
-        raise FormatError(f"{address}: {what}, its data lies in other files; allow it with --allow-external")
+        raise FormatError(f"{address}: {what}, its data lies in other files; {external_remedy(address)}")
     written, expected, unit = _allocation(dataset)
     if written < expected:
         raise FormatError(

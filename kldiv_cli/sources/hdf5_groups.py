@@ -11,9 +11,9 @@ import h5py
 
 from kldiv_cli.errors import DatasetError, FormatError, InputError
 from kldiv_cli.patterns import WILDCARDS, fits_parts
+from kldiv_cli.sources.files import open_file
 from kldiv_cli.sources.hdf5 import FAULTS, open_container, reason_of
 from kldiv_cli.sources.hdf5_names import follow
-from kldiv_cli.sources.regular import check_regular
 from kldiv_cli.streams import printable
 
 __all__ = ["Member", "list_members"]
@@ -51,9 +51,9 @@ def list_members(path: str, pattern: str, names: Sequence[str] | None = None) ->
     DatasetError
         Nothing matches.
     """
-    check_regular(path)
+    file = open_file(path)
     try:
-        with open_container(path) as container:
+        with open_container(file) as container:
             inner = _Inner(path, container)
             found = [
                 Member(name, kind, inner.inside(name, names) if kind == "group" else frozenset())

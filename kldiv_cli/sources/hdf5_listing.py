@@ -10,8 +10,8 @@ import h5py
 from kldiv_cli.errors import DatasetError, FormatError, InputError
 from kldiv_cli.sources.address import dataset_address
 from kldiv_cli.sources.hdf5 import FAULTS, open_container, open_hdf5, reason_of
-from kldiv_cli.sources.hdf5_names import datasets, dtype_of, find_object
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.hdf5_names import datasets, dtype_of, external_remedy, find_object
+from kldiv_cli.sources.readable import File
 from kldiv_cli.sources.stored import Storage, StoredArray, dtype_problem, problem_of
 
 __all__ = ["list_hdf5"]
@@ -34,7 +34,7 @@ class _Found(NamedTuple):
     """The file that a link leads to which was not followed."""
 
 
-def list_hdf5(path: str, file: RegularFile, name: str | None, *, allow_external: bool) -> list[StoredArray]:
+def list_hdf5(path: str, file: File, name: str | None, *, allow_external: bool) -> list[StoredArray]:
     """The datasets of a file, or of a group of it, or the one of that name; soft links are no datasets.
 
     Raises
@@ -44,8 +44,9 @@ def list_hdf5(path: str, file: RegularFile, name: str | None, *, allow_external:
     FormatError
         The file is damaged, or the way to `name` leads out of it and `allow_external` was not given.
     """
+    allow_external = allow_external and file.is_local
     try:
-        with open_container(path) as container:
+        with open_container(file) as container:
             found = list(_found(path, container, name, allow_external))
             listed = [_stored(path, item) for item in found]
     except FAULTS as error:
@@ -102,7 +103,7 @@ def _stored(path: str, item: _Found) -> StoredArray:
     address = dataset_address(path, item.name)
     dataset = item.dataset
     if dataset is None:
-        problem = f"a link into {item.target!r}; name that file, or allow it with --allow-external"
+        problem = f"a link into {item.target!r}; name that file, or {external_remedy(path)}"
         return StoredArray(address, None, None, None, problem)
     dtype = dtype_of(dataset)
     if dataset.shape is None:
@@ -110,7 +111,7 @@ def _stored(path: str, item: _Found) -> StoredArray:
     return StoredArray(address, dataset.shape, str(dtype), _storage(dataset), dtype_problem(address, dtype))
 
 
-def _checked(file: RegularFile, name: str, stored: StoredArray, allow_external: bool) -> StoredArray:
+def _checked(file: File, name: str, stored: StoredArray, allow_external: bool) -> StoredArray:
     """Open what may be numbers, as `compute` would, to see whether it can be read."""
     if stored.problem is not None:
         return stored

@@ -9,8 +9,9 @@ import numpy as np
 
 from kldiv_cli.errors import DatasetError, FormatError
 from kldiv_cli.sources.base import describe, is_numeric
+from kldiv_cli.urls import is_remote
 
-__all__ = ["datasets", "dtype_of", "find_dataset", "find_object", "follow"]
+__all__ = ["datasets", "dtype_of", "external_remedy", "find_dataset", "find_object", "follow"]
 
 _MOST_LINKS: Final = 32
 
@@ -66,7 +67,7 @@ def follow(path: str, container: h5py.File, name: str) -> Any:
         if isinstance(link, h5py.ExternalLink):
             raise FormatError(
                 f"{path}: {name!r} is a link into {link.filename!r}; name that file, "
-                "or allow it with --allow-external"
+                f"or {external_remedy(path)}"
             )
         if isinstance(link, h5py.SoftLink):
             here = container if link.path.startswith("/") else here
@@ -74,6 +75,11 @@ def follow(path: str, container: h5py.File, name: str) -> Any:
         else:
             here = None if link is None else here[part]
     raise FormatError(f"{path}: {name!r} follows more than {_MOST_LINKS} links; name the dataset itself")
+
+
+def external_remedy(address: str) -> str:
+    """What to do about data in other files: no other files are looked for beside a remote one."""
+    return "copy all of them here" if is_remote(address) else "allow it with --allow-external"
 
 
 def datasets(container: h5py.Group) -> list[h5py.Dataset]:

@@ -10,11 +10,13 @@ from typing import Final, assert_never
 from kldiv_cli.errors import FormatError, InputError
 from kldiv_cli.sources import open_source
 from kldiv_cli.sources.address import parse_address
+from kldiv_cli.sources.files import open_file
 from kldiv_cli.sources.npy import open_npy, read_header
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.readable import File
 from kldiv_cli.sources.signature import recognise
 from kldiv_cli.sources.store_names import check_installed, is_store
 from kldiv_cli.sources.stored import Storage, StoredArray, dtype_problem, problem_of
+from kldiv_cli.urls import is_remote
 
 __all__ = ["list_arrays"]
 
@@ -37,29 +39,33 @@ def list_arrays(text: str, *, allow_external: bool = False) -> Iterator[StoredAr
         The address is of no such form.
     """
     address = parse_address(text)
+    url = address.path if is_remote(address.path) else None
+    listed = (
+        stored._replace(url=url) for stored in _list_file(address.path, address.dataset, allow_external)
+    )
     if address.selection is None:
-        yield from _list_file(address.path, address.dataset, allow_external)
+        yield from listed
         return
     source = open_source(text, allow_external=allow_external)
     source.close()
-    listed = _list_file(address.path, address.dataset, allow_external)
     yield next(stored for stored in listed if stored.problem is None)._replace(
-        address=text, shape=source.shape
+        address=source.address, shape=source.shape
     )
 
 
-def _list_file(path: str, name: str | None, allow_external: bool) -> Iterator[StoredArray]:
-    if is_store(path):
-        yield from _list_store(path, name)
+def _list_file(url: str, name: str | None, allow_external: bool) -> Iterator[StoredArray]:
+    if is_store(url):
+        yield from _list_store(url, name)
         return
-    file = RegularFile(path)
+    file = open_file(url)
+    path = file.path
     match recognise(path, file):
         case "npy" if name is None:
             yield _list_npy(path, file)
         case "npy":
-            open_source(f"{path}::{name}")
+            open_source(f"{url}::{name}")
         case "npz":
-            yield from _list_npz(path, name)
+            yield from _list_npz(path, file, name)
         case "hdf5":
             from kldiv_cli.sources.hdf5_listing import list_hdf5
 
@@ -77,7 +83,7 @@ def _list_store(path: str, name: str | None) -> Iterator[StoredArray]:
     yield from list_zarr(path, name)
 
 
-def _list_npy(path: str, file: RegularFile) -> StoredArray:
+def _list_npy(path: str, file: File) -> StoredArray:
     header = read_header(path, file.read, file.size)
     problem = None
     try:
@@ -93,11 +99,11 @@ def _list_npy(path: str, file: RegularFile) -> StoredArray:
     return StoredArray(path, header.shape, str(header.dtype), storage, problem)
 
 
-def _list_npz(path: str, member: str | None) -> Iterator[StoredArray]:
+def _list_npz(path: str, file: File, member: str | None) -> Iterator[StoredArray]:
     from kldiv_cli.sources.npz import DAMAGED, check_readable, choose_member, member_names, open_archive
 
     try:
-        with open_archive(path) as archive:
+        with open_archive(file) as archive:
             check_readable(path, archive)
             names = member_names(archive) if member is None else [choose_member(path, archive, member)]
             listed = [_list_member(path, archive, name) for name in dict.fromkeys(names)]

@@ -12,7 +12,7 @@ import numpy as np
 from kldiv_cli.errors import FormatError
 from kldiv_cli.sources.base import check_dtype
 from kldiv_cli.sources.raw import RawSource
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.readable import ReadableFile
 
 __all__ = ["LONGEST_HEADER", "MAGIC", "Header", "open_npy", "read_header"]
 
@@ -28,7 +28,7 @@ class Header(NamedTuple):
     """Bytes before the array."""
 
 
-def open_npy(address: str, file: RegularFile, *, start: int = 0, size: int | None = None) -> RawSource:
+def open_npy(address: str, file: ReadableFile, *, start: int = 0, size: int | None = None) -> RawSource:
     """Open the .npy that begins at `start` of a file and is `size` bytes long (default: the rest)."""
     size = file.size - start if size is None else size
     header = read_header(address, lambda offset, length: file.read(start + offset, length), size)

@@ -9,12 +9,13 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from typing import Final
+from typing import IO, Final, cast
 
 from kldiv_cli.errors import DatasetError, FormatError, InputError
 from kldiv_cli.sources.base import Source, describe, is_numeric
 from kldiv_cli.sources.npy import LONGEST_HEADER, Header, open_npy, read_header
-from kldiv_cli.sources.regular import Identity, RegularFile
+from kldiv_cli.sources.readable import File
+from kldiv_cli.sources.regular import DescriptorFile
 
 __all__ = [
     "DAMAGED",
@@ -29,6 +30,7 @@ __all__ = [
 
 MAGIC: Final = b"PK\x03\x04"
 _LOCAL_HEADER: Final = 30
+_PIECE: Final = 1 << 20
 DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -42,23 +44,30 @@ DAMAGED: Final = (
 )
 
 
-class _InflatedMember(RegularFile):
+class _InflatedMember(DescriptorFile):
     """A compressed member, inflated once into a temporary file that vanishes when it is closed."""
 
-    def __init__(self, path: str, member: str, identity: Identity | None = None) -> None:
-        super().__init__(path, identity)
+    def __init__(self, archive: File, member: str, size: int) -> None:
+        super().__init__(archive.path)
+        self.archive = archive
         self.member = member
-        with open_archive(path) as archive:
-            self._size = archive.getinfo(member).file_size
+        self._size = size
 
     @property
     def size(self) -> int:
         return self._size
 
+    def verify(self) -> None:
+        self.archive.verify()
+
+    def close(self) -> None:
+        super().close()
+        self.archive.close()
+
     def _new_descriptor(self) -> int:
         with tempfile.TemporaryFile() as temporary:
             try:
-                with open_archive(self.path) as archive, archive.open(self.member) as contents:
+                with open_archive(self.archive) as archive, archive.open(self.member) as contents:
                     shutil.copyfileobj(contents, temporary, 1 << 20)
             except InputError:
                 raise
@@ -73,18 +82,18 @@ class _InflatedMember(RegularFile):
             temporary.flush()
             return os.dup(temporary.fileno())
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, Identity]]:
-        return type(self), (self.path, self.member, self.identity)
+    def __reduce__(self) -> tuple[type, tuple[File, str, int]]:
+        return type(self), (self.archive, self.member, self._size)
 
 
-def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
+def open_npz(address: str, file: File, member: str | None) -> Source:
     """Open one array of an archive; without a name it must be the only numeric one."""
     try:
-        with open_archive(file.path) as archive:
+        with open_archive(file) as archive:
             check_readable(address, archive)
             entry = archive.getinfo(choose_member(file.path, archive, member))
         if entry.compress_type != zipfile.ZIP_STORED:
-            return open_npy(address, _InflatedMember(file.path, entry.filename))
+            return open_npy(address, _InflatedMember(file, entry.filename, entry.file_size))
         start = _start_of_contents(address, file, entry)
         _check_crc(address, file, start, entry)
         return open_npy(address, file, start=start, size=entry.file_size)
@@ -94,11 +103,13 @@ def open_npz(address: str, file: RegularFile, member: str | None) -> Source:
         raise FormatError(f"{file.path}: damaged .npz archive: {error}; write it again") from None
 
 
-def open_archive(path: str) -> zipfile.ZipFile:
+def open_archive(file: File) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(cast("str | IO[bytes]", file.stream()))
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{file.path}: {error.strerror}") from None
+    archive.filename = file.path
+    return archive
 
 
 def check_readable(address: str, archive: zipfile.ZipFile) -> None:
@@ -110,7 +121,7 @@ def member_names(archive: zipfile.ZipFile) -> list[str]:
     return [name for name in archive.namelist() if name.endswith(".npy")]
 
 
-def _start_of_contents(address: str, file: RegularFile, entry: zipfile.ZipInfo) -> int:
+def _start_of_contents(address: str, file: File, entry: zipfile.ZipInfo) -> int:
     header = file.read(entry.header_offset, _LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or not header.startswith(MAGIC):
         raise FormatError(f"{address}: damaged .npz archive; write it again")
@@ -118,11 +129,12 @@ def _start_of_contents(address: str, file: RegularFile, entry: zipfile.ZipInfo) 
     return entry.header_offset + _LOCAL_HEADER + names
 
 
-def _check_crc(address: str, file: RegularFile, start: int, entry: zipfile.ZipInfo) -> None:
+def _check_crc(address: str, file: File, start: int, entry: zipfile.ZipInfo) -> None:
     """Read a stored member once for its checksum, which reading it in place would never see."""
     if start + entry.file_size > file.size:
         raise FormatError(f"{address}: truncated .npz archive; write it again")
-    buffer = memoryview(bytearray(min(entry.file_size, 1 << 20)))
+    piece = max(_PIECE, 16 * file.request_bytes)
+    buffer = memoryview(bytearray(min(entry.file_size, piece)))
     crc, done = 0, 0
     while done < entry.file_size:
         part = buffer[: entry.file_size - done]

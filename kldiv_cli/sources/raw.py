@@ -10,7 +10,8 @@ import numpy as np
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.buffers import Buffer
 from kldiv_cli.sources.base import AnyArray, Source
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.readable import ReadableFile
+from kldiv_cli.sources.spans import read_runs
 
 __all__ = ["RawSource"]
 
@@ -25,7 +26,7 @@ class RawSource(Source):
     def __init__(
         self,
         address: str,
-        file: RegularFile,
+        file: ReadableFile,
         *,
         offset: int,
         shape: tuple[int, ...],
@@ -66,6 +67,10 @@ class RawSource(Source):
         array = buffer.array(lengths, self.dtype)
         view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         run = math.prod(lengths[inner:]) * self.dtype.itemsize
+        if self.file.request_bytes:
+            starts = (self.offset + start * self.dtype.itemsize for start in run_starts(shape, block, inner))
+            read_runs(self.file, view, run, starts)
+            return array
         for position, start in enumerate(run_starts(shape, block, inner)):
             self.file.read_into(
                 view[position * run : (position + 1) * run],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
 
-__all__ = ["Identity", "RegularFile", "check_regular"]
+__all__ = ["DescriptorFile", "Identity", "RegularFile", "check_regular"]
 
 
 class Identity(NamedTuple):
@@ -58,18 +60,27 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
-class RegularFile:
-    """A regular file, opened at the first read; several threads may read it at once."""
+class DescriptorFile(ABC):
+    """What is read through a descriptor, opened at the first read; several threads may read at once."""
 
-    def __init__(self, path: str, identity: Identity | None = None) -> None:
+    request_bytes = 0
+    is_local = True
+
+    def __init__(self, path: str) -> None:
         self._descriptor: int | None = None
         self._lock = threading.Lock()
         self.path = path
-        self.identity = identity or check_regular(path)
 
     @property
-    def size(self) -> int:
-        return self.identity.size
+    @abstractmethod
+    def size(self) -> int: ...
+
+    @abstractmethod
+    def verify(self) -> None:
+        """Raise `InputChanged` if the file was written to since it was opened."""
+
+    @abstractmethod
+    def _new_descriptor(self) -> int: ...
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset`; a file that is too short by now has changed."""
@@ -87,20 +98,15 @@ class RegularFile:
                 )
             done += count
 
+    def read_pieces(self, pieces: Sequence[tuple[memoryview, int]]) -> None:
+        for buffer, offset in pieces:
+            self.read_into(buffer, offset)
+
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes, or as many as there are."""
         contents = bytearray(max(0, min(length, self.size - offset)))
         self.read_into(memoryview(contents), offset)
         return bytes(contents)
-
-    def verify(self) -> None:
-        """Raise `InputChanged` if the file was written to since it was opened."""
-        try:
-            now = check_regular(self.path)
-        except InputError:
-            now = None
-        if now != self.identity:
-            raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
 
     def close(self) -> None:
         with self._lock:
@@ -117,9 +123,6 @@ class RegularFile:
                     raise InputError(f"{self.path}: {error.strerror or error}") from None
             return self._descriptor
 
-    def _new_descriptor(self) -> int:
-        return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-
     if hasattr(os, "preadv"):
 
         def _read_at(self, descriptor: int, buffer: memoryview, offset: int) -> int:
@@ -134,11 +137,34 @@ class RegularFile:
             buffer[: len(contents)] = contents
             return len(contents)
 
-    def __getstate__(self) -> tuple[str, Identity]:
-        return self.path, self.identity
-
-    def __setstate__(self, state: tuple[str, Identity]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
-
     def __del__(self) -> None:
         self.close()
+
+
+class RegularFile(DescriptorFile):
+    """A regular file."""
+
+    def __init__(self, path: str, identity: Identity | None = None) -> None:
+        super().__init__(path)
+        self.identity = identity or check_regular(path)
+
+    @property
+    def size(self) -> int:
+        return self.identity.size
+
+    def stream(self) -> str:
+        return self.path
+
+    def verify(self) -> None:
+        try:
+            now = check_regular(self.path)
+        except InputError:
+            now = None
+        if now != self.identity:
+            raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
+
+    def _new_descriptor(self) -> int:
+        return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+
+    def __reduce__(self) -> tuple[type, tuple[str, Identity]]:
+        return type(self), (self.path, self.identity)

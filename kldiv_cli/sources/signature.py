@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from kldiv_cli.errors import FormatError
-from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.sources.readable import File
 from kldiv_cli.sources.store_names import is_zipped_store
 
 __all__ = ["FileFormat", "recognise"]
@@ -18,7 +18,7 @@ _ZIPS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
 
-def recognise(where: str, file: RegularFile) -> FileFormat:
+def recognise(where: str, file: File) -> FileFormat:
     """The format of a file.
 
     Raises
@@ -30,7 +30,7 @@ def recognise(where: str, file: RegularFile) -> FileFormat:
     if beginning.startswith(_NPY):
         return "npy"
     if beginning.startswith(_ZIPS):
-        return "zarr" if is_zipped_store(file.path) else "npz"
+        return "zarr" if file.is_local and is_zipped_store(file.path) else "npz"
     if _has_hdf5_signature(file):
         return "hdf5"
     raise FormatError(
@@ -38,7 +38,7 @@ def recognise(where: str, file: RegularFile) -> FileFormat:
     )
 
 
-def _has_hdf5_signature(file: RegularFile) -> bool:
+def _has_hdf5_signature(file: File) -> bool:
     """HDF5 may begin behind a user block of 512 bytes or a power of two times that."""
     offset = 0
     while offset < file.size:

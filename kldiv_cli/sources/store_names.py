@@ -10,26 +10,22 @@ import zipfile
 from typing import Final
 
 from kldiv_cli.errors import InputError
+from kldiv_cli.urls import is_url
 
-__all__ = ["METADATA", "check_installed", "is_store", "is_url", "is_zipped_store"]
+__all__ = ["METADATA", "check_installed", "is_store", "is_zipped_store"]
 
 METADATA: Final = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 """The documents of both versions of the format."""
 _MARKS: Final = METADATA - {".zattrs"}
 _OLDEST: Final = (3, 1, 3)
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _URL_OF_STORE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*\.zarr(/.*)?", re.DOTALL)
-
-
-def is_url(path: str) -> bool:
-    return _URL.match(path) is not None
 
 
 def is_store(path: str) -> bool:
     """Whether a directory is a Zarr array or group; a URL is one if a part of it ends in .zarr."""
     if is_url(path):
         return _URL_OF_STORE.fullmatch(path) is not None
-    return any(os.path.isfile(os.path.join(path, mark)) for mark in _MARKS)
+    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, mark)) for mark in _MARKS)
 
 
 def is_zipped_store(path: str) -> bool:

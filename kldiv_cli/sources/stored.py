@@ -8,6 +8,7 @@ import numpy as np
 
 from kldiv_cli.errors import InputError
 from kldiv_cli.sources.base import check_dtype
+from kldiv_cli.urls import split_dataset
 
 __all__ = ["Storage", "StoredArray", "dtype_problem", "problem_of"]
 
@@ -38,6 +39,15 @@ class StoredArray(NamedTuple):
     storage: Storage | None
     problem: str | None = None
     """Why it can't be read as numbers."""
+    url: str | None = None
+    """Of a remote file, with what `address` leaves out."""
+
+    @property
+    def place(self) -> str:
+        """The address to open it by."""
+        if self.url is None:
+            return self.address
+        return self.url + "".join(split_dataset(self.address)[1:])
 
 
 def problem_of(address: str, error: InputError) -> str:

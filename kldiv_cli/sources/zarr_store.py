@@ -23,7 +23,8 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from kldiv_cli.errors import FormatError, InputError
 from kldiv_cli.sources.regular import Identity
-from kldiv_cli.sources.store_names import METADATA, is_url
+from kldiv_cli.sources.store_names import METADATA
+from kldiv_cli.urls import is_url
 
 __all__ = [
     "FAULTS",

@@ -1,0 +1,150 @@
+"""Where the results of a batch go: stdout, a file, the live view; and what they come to at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kldiv_cli.batch import BatchPair
+    from kldiv_cli.batch_summary import BatchSummary, LossSummary
+    from kldiv_cli.batch_totals import LossTotals
+    from kldiv_cli.cli.results import Results
+    from kldiv_cli.pair_files import Unmatched
+    from kldiv_cli.pair_result import PairResult
+    from kldiv_cli.reductions import Reduction
+    from kldiv_cli.report.batch_live import LiveBatch
+    from kldiv_cli.report.console import Format
+    from kldiv_cli.spec import Spec
+
+__all__ = ["Outlets"]
+
+_ERRORS_TOLD = 20
+
+
+class Outlets:
+    """Takes results as they come; of each no more is kept than will be shown."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        format: Format,
+        reduction: Reduction | None,
+        precision: int | None,
+        *,
+        full: bool,
+        unmatched: Sequence[Unmatched] = (),
+    ) -> None:
+        from kldiv_cli.batch_totals import BatchTotals
+        from kldiv_cli.report.batch import batch_lines
+        from kldiv_cli.report.told import Told
+
+        self._spec, self._format, self._reduction = spec, format, reduction
+        self._unmatched = tuple(one.address for one in unmatched)
+        self._begun = time.monotonic()
+        self._totals = BatchTotals(quantiles=spec.quantiles)
+        self._lines = batch_lines(format, spec, reduction, precision, full=full)
+        self._told = Told(_ERRORS_TOLD)
+        self._results: Results | None = None
+        self._view: LiveBatch | None = None
+        self._pairs = self._from_journal = 0
+        self._failed: list[tuple[str, str]] = []
+        self._warned = self._started = False
+
+    def open_results(
+        self, address: str | None, inputs: Sequence[str], stack: contextlib.ExitStack, *, force: bool
+    ) -> None:
+        """Begin the file of results, if there is to be one."""
+        if address is not None:
+            from kldiv_cli.cli.results import open_results
+
+            self._results = stack.enter_context(open_results(address, self._spec, inputs, force=force))
+
+    def open_view(
+        self, pairs: Sequence[BatchPair], stack: contextlib.ExitStack, *, wanted: bool | None
+    ) -> Callable[[float], None] | None:
+        """Show what is going on, where somebody looks; return what is to be told of bytes that are done."""
+        from kldiv_cli.report.progress import batch_progress
+
+        self._pairs = len(pairs)
+        view = batch_progress(self._spec, self._reduction, len(pairs), self._format, wanted=wanted)
+        self._view = stack.enter_context(view)
+        return None
+
+    def add(self, result: PairResult, *, from_journal: bool) -> None:
+        """Take the next pair."""
+        from kldiv_cli.report.batch import tell_pair
+
+        self._totals.add(result)
+        self._from_journal += from_journal
+        if result.error is not None:
+            self._failed.append((result.name, result.error))
+        self._warned = self._warned or _has_warning(result)
+        tell_pair(self._told, result)
+        self._write(self._lines.pair(result))
+        if self._results is not None:
+            self._results.add(result)
+        if self._view is not None:
+            self._view.add(result, from_journal=from_journal)
+
+    def finish(self, *, strict: bool) -> int:
+        """Show what all pairs come to, and return the exit code."""
+        from kldiv_cli.report.console import tell
+
+        summary = self._summary()
+        if self._results is not None:
+            self._results.finish(summary)
+        self._write(self._lines.end(summary))
+        for kind, text in self._told.lines():
+            tell(kind, text)
+        left = self._pairs - self._totals.counts.pairs
+        if left:
+            tell("note", f"{left} of {self._pairs} pairs not computed: stopped at the first that failed")
+        if self._failed:
+            return 2
+        return int(strict and self._warned)
+
+    def _write(self, text: str) -> None:
+        from kldiv_cli.report.console import write
+
+        if not self._started:
+            self._started, text = True, self._lines.begin() + text
+        if text:
+            write(text)
+
+    def _summary(self) -> BatchSummary:
+        from kldiv_cli.batch_summary import BatchSummary
+
+        counts = self._totals.counts
+        return BatchSummary(
+            pairs=self._pairs,
+            computed=counts.computed - self._from_journal,
+            from_journal=self._from_journal,
+            failed=tuple(sorted(self._failed)),
+            unmatched=self._unmatched,
+            bytes=counts.bytes,
+            seconds=time.monotonic() - self._begun,
+            losses=tuple(map(_loss_summary, self._totals.losses)),
+        )
+
+
+def _has_warning(result: PairResult) -> bool:
+    return any(f["severity"] == "warning" for record in result.records for f in record["findings"])
+
+
+def _loss_summary(of_loss: LossTotals) -> LossSummary:
+    from kldiv_cli.batch_summary import LossSummary
+    from kldiv_cli.batch_totals import RANKED_BY
+
+    return LossSummary(
+        loss=of_loss.loss,
+        scalars=of_loss.scalars,
+        statistics=of_loss.statistics,
+        top1=of_loss.top1,
+        by_target=of_loss.by_target,
+        macro=of_loss.macro,
+        worst_by=RANKED_BY[of_loss.loss],
+        worst=tuple((pair.name, pair.value) for pair in of_loss.worst),
+    )
