@@ -21,6 +21,7 @@ from kldiv_cli.errors import KldivError
 from kldiv_cli.execution import Executor
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.shapes import map_shape
+from kldiv_cli.sinks import make_directory
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
 
@@ -103,6 +104,8 @@ def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = 
     start = time.perf_counter()
     try:
         inputs = open_inputs(pair.predictions, pair.targets, **pair.files, allow_external=pair.allow_external)
+        for address in filter(None, (pair.outputs.output, pair.outputs.distributions)):
+            make_directory(address)
         size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
         evaluations = evaluate_to(
             pair.spec,

@@ -129,8 +129,9 @@ def _check_apart(pairs: Iterable[BatchPair]) -> None:
 class Stamps:
     """How large the files of pairs are, and what tells them from the same files after a change."""
 
-    def __init__(self, pairs: Iterable[BatchPair]) -> None:
-        """Look at every file, once."""
+    def __init__(self, pairs: Iterable[BatchPair], version: str) -> None:
+        """Look at every file, once; `version` is that of the program, whose records may be others'."""
+        self._version = version
         self._paths = {address: parse_address(address).path for pair in pairs for address in pair.inputs}
         self._stamps = dict(_looked_at(dict.fromkeys(self._paths.values())))
         self._uses = Counter(path for pair in pairs for path in {self._paths[a] for a in pair.inputs})
@@ -145,7 +146,9 @@ class Stamps:
         """What must be the same for a finished pair to hold."""
         addresses = {"predictions": pair.predictions, "targets": pair.targets, **pair.files}
         inputs = {role: self._of_input(address) for role, address in addresses.items()}
-        return stamp_of(inputs, {**_settings_of(pair.spec), **_settings_of_files(pair)})
+        return stamp_of(
+            inputs, {"version": self._version, **_settings_of(pair.spec), **_settings_of_files(pair)}
+        )
 
     def _of_input(self, address: str) -> InputStamp:
         stamp = self._stamps[self._paths[address]]
@@ -163,9 +166,7 @@ def _looked_at(paths: Iterable[str]) -> Iterator[tuple[str, FileStamp | None]]:
 
 @cache
 def _settings_of(spec: Spec) -> Mapping[str, Any]:
-    from kldiv_cli import __version__
-
-    return {"version": __version__, **asdict(spec)}
+    return asdict(spec)
 
 
 def _settings_of_files(pair: BatchPair) -> dict[str, Any]:

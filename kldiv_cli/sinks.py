@@ -22,7 +22,7 @@ from kldiv_cli.atomic import check_local, check_place, explained, new_temporary,
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
-__all__ = ["MapSink", "check_output", "open_map"]
+__all__ = ["MapSink", "check_output", "make_directory", "open_map"]
 
 _HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -153,6 +153,19 @@ def check_output(
     path = Path(os.path.realpath(path))
     check_place(address, path, inputs, force=force)
     return path, inner
+
+
+def make_directory(address: str) -> None:
+    """Make the directory that an output goes to, where there is none.
+
+    Raises
+    ------
+    OutputError
+        It can't be made.
+    """
+    directory = Path(address.partition("::")[0]).parent
+    with explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def open_map(path: Path, dataset: str | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> MapSink:

@@ -77,6 +77,7 @@ def batch(
 
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """
+    from kldiv_cli import __version__
     from kldiv_cli.batch import Outputs
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
     from kldiv_cli.cli.outlets import Outlets
@@ -100,7 +101,7 @@ def batch(
     chosen = chosen_reduction(reduction, size_average, reduce, spec)
     if chosen == "none":
         raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
-    stamps = Stamps(planned)
+    stamps = Stamps(planned, __version__)
     pairs = [stamps.sized(pair) for pair in planned]
     inputs = [address for pair in pairs for address in pair.inputs]
     _tell_unmatched(found)
@@ -110,15 +111,16 @@ def batch(
             return _show(pairs, kept, stamps, shown)
         outlets = Outlets(spec, shown, chosen, precision, full=full, unmatched=found.unmatched)
         outlets.open_results(results, inputs, stack, force=force)
-        executor = stack.enter_context(Processes(workers or available_workers()))
-        watched = outlets.open_view(pairs, stack, wanted=progress)
-        run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=memory, progress=watched)
-        stack.callback(run.close)
-        for result, from_journal in run:
-            outlets.add(result, from_journal=from_journal)
-            if fail_fast and result.error is not None:
-                break
-    return outlets.finish(strict=strict)
+        with contextlib.ExitStack() as running:
+            watched = outlets.open_view(pairs, running, wanted=progress)
+            executor = running.enter_context(Processes(workers or available_workers()))
+            run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=memory, progress=watched)
+            running.callback(run.close)
+            for result, from_journal in run:
+                outlets.add(result, from_journal=from_journal)
+                if fail_fast and result.error is not None:
+                    break
+        return outlets.finish(strict=strict)
 
 
 def _tell_unmatched(found: PairSet) -> None:
