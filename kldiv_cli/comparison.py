@@ -287,7 +287,8 @@ class _Told:
             return self.sketch(name).statistics("distributions", quantiles)._replace(blocks=blocks)
         of = self.spec.blocks_of if name == "kl" else None
         blocks = None if of is None else kept.block_error(of)
-        return kept.statistics("distributions", self.sketch(name).total, quantiles)._replace(blocks=blocks)
+        sketch = kept.sketch(self.sketch(name).total, histogram=False)
+        return kept.statistics("distributions", sketch, quantiles)._replace(blocks=blocks)
 
     def mean(self, name: str) -> Estimate:
         return mean_of(self.sketch(name))

@@ -212,16 +212,15 @@ def _keeper(spec: Spec, loss: Loss, shape: tuple[int, ...], axis: int) -> Kept |
     return Kept(units, selected=spec.selects)
 
 
-def _statistics(job: Job, loss: Loss, result: LossPartial) -> Statistics:
+def _statistics(job: Job, loss: Loss, result: LossPartial, sketch: Sketch) -> Statistics:
     spec, kept, unit = job.spec, job.keeper(loss), unit_of(loss)
     if kept is not None:
         blocks = None if spec.blocks_of is None else kept.block_error(spec.blocks_of)
         octaves = kept.octaves() if spec.histogram else None
-        statistics = kept.statistics(unit, result.total, spec.quantiles)
+        statistics = kept.statistics(unit, sketch, spec.quantiles)
     else:
         groups = result.groups or (spec.blocks_of and Groups(spec.blocks_of))
         blocks = groups.block_error() if groups else None
-        sketch = result.sketch or Sketch()
         octaves = sketch.octaves() if spec.histogram else None
         statistics = sketch.statistics(unit, spec.quantiles)
     return statistics._replace(blocks=blocks, histogram=octaves)
@@ -240,11 +239,17 @@ def _divisors(job: Job, result: LossPartial) -> Divisors:
     return Divisors(result.elements, job.batches.count, result.distributions)
 
 
-def _totals(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Totals:
+def _sketch(job: Job, loss: Loss, result: LossPartial, *, totals: bool) -> Sketch:
+    """Of all losses; of values that are kept with a histogram only where it is for `totals`."""
     kept = job.keeper(loss)
-    losses = result.sketch or Sketch() if kept is None else kept.sketch(result.total)
+    if kept is None:
+        return result.sketch or Sketch()
+    return kept.sketch(result.total, histogram=totals)
+
+
+def _totals(job: Job, loss: Loss, result: LossPartial, scalars: Scalars, sketch: Sketch) -> Totals:
     return Totals(
-        losses,
+        sketch,
         scalars.elements,
         scalars.batch,
         scalars.distributions,
@@ -256,6 +261,7 @@ def _totals(job: Job, loss: Loss, result: LossPartial, scalars: Scalars) -> Tota
 def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial, *, totals: bool) -> Evaluation:
     _check_domain(job, loss, result.observations)
     scalars = reduce_sum(result.total.value, _divisors(job, result), batchmean=loss == "kl")
+    sketch = _sketch(job, loss, result, totals=totals)
     return Evaluation(
         loss=loss,
         predictions=describe_input(inputs.predictions, job.spec.predictions_are),
@@ -264,9 +270,8 @@ def _evaluation(job: Job, inputs: Inputs, loss: Loss, result: LossPartial, *, to
         axis=job.axis,
         settings=job.spec,
         scalars=scalars,
-        # The statistics mix up the values that are kept, so they come last.
-        totals=_totals(job, loss, result, scalars) if totals else None,
-        statistics=_statistics(job, loss, result),
+        statistics=_statistics(job, loss, result, sketch),
+        totals=_totals(job, loss, result, scalars, sketch) if totals else None,
         worst=_worst(job, loss, result),
         top1=share_of(result.same_tops, scalars.distributions) if job.spec.top1 and loss == "kl" else None,
         weight=describe_optional(inputs.weight, "factors"),

@@ -129,11 +129,12 @@ class Kept:
             octaves = octaves.merge(octaves_of(part))
         return octaves
 
-    def sketch(self, total: ExactSum) -> Sketch:
-        """What the values that count come to, whose exact sum is `total`, for merging with others."""
+    def sketch(self, total: ExactSum, *, histogram: bool) -> Sketch:
+        """What the values that count come to, whose exact sum is `total`: a histogram is for merging."""
         if self.values.size <= _SKETCHED:
-            return sketch_of(next(self._parts(_SKETCHED), self.values), total=total)
-        return reduce(Sketch.merge, map(sketch_of, self._parts(_SKETCHED)), Sketch())
+            return sketch_of(next(self._parts(_SKETCHED), self.values), histogram=histogram, total=total)
+        sketched = (sketch_of(part, histogram=histogram) for part in self._parts(_SKETCHED))
+        return reduce(Sketch.merge, sketched, Sketch())
 
     def _parts(self, size: int) -> Iterator[Array]:
         values = self.values.reshape(-1)
@@ -142,23 +143,16 @@ class Kept:
             part = values[start : start + size]
             yield part if counted is None else part[counted[start : start + size]]
 
-    def statistics(self, of: Unit, total: ExactSum, quantiles: tuple[float, ...]) -> Statistics:
-        """Compute all there is from the values, whose exact sum is `total`; their order is lost by it."""
+    def statistics(self, of: Unit, sketch: Sketch, quantiles: tuple[float, ...]) -> Statistics:
+        """What `sketch`, of the values that count, tells of them, and exact percentiles.
+
+        The order of the values is lost by it.
+        """
         values = self.values.reshape(-1)
         if self.counted is not None:
             values = _compacted(values, self.counted.reshape(-1))
-        mean = total.value / values.size if values.size else math.nan
-        low, high = (float(values.min()), float(values.max())) if values.size else (math.nan, math.nan)
-        return Statistics(
-            of=of,
-            count=values.size,
-            mean=mean,
-            standard_error=_standard_error(_squared_deviations(values, mean), values.size),
-            minimum=low + 0.0,
-            maximum=high + 0.0,
-            percentiles=_percentiles(quantiles, values.size, math.isnan(low), lambda r: _select(values, r)),
-            exact=True,
-        )
+        found = _percentiles(quantiles, values.size, bool(sketch.total.nans), lambda r: _select(values, r))
+        return sketch.statistics(of, ())._replace(percentiles=found, exact=True)
 
 
 def _compacted(values: Array, counted: Mask) -> Array:
@@ -174,16 +168,6 @@ def _compacted(values: Array, counted: Mask) -> Array:
 def _select(values: Array, ranks: Indices) -> Array:
     values.partition(ranks)
     return values[ranks]
-
-
-def _squared_deviations(values: Array, mean: float) -> float:
-    """Of the exact mean, of which `mean` is the nearest float."""
-    total, squares = ExactSum(), ExactSum()
-    with np.errstate(all="ignore"):
-        for start in range(0, values.size, _CHUNK):
-            deviations = values[start : start + _CHUNK] - mean
-            total, squares = total.merge(exact_sum(deviations)), squares.merge(_sum_of_squares(deviations))
-    return _about_mean(squares, total, values.size)
 
 
 def _sum_of_squares(values: Array) -> ExactSum:
@@ -208,7 +192,7 @@ def _sum_of_squares(values: Array) -> ExactSum:
 
 
 def _about_mean(squares: ExactSum, total: ExactSum, count: int) -> float:
-    """The sum of squared deviations from the mean, from those about any other number."""
+    """The sum of squared deviations from the mean, from the sum of squares, exactly and rounded once."""
     if not (count and math.isfinite(total.value) and math.isfinite(squares.value)):
         return math.nan
     try:

@@ -56,7 +56,7 @@ def kept(values: npt.ArrayLike, counted: Mask | None = None) -> Kept:
 
 def described(values: npt.ArrayLike, quantiles: tuple[float, ...] = QUANTILES) -> Statistics:
     array = np.asarray(values, np.float64)
-    return kept(array).statistics("distributions", exact_sum(array), quantiles)
+    return kept(array).statistics("distributions", sketch_of(array), quantiles)
 
 
 def sketched(values: npt.ArrayLike, quantiles: tuple[float, ...] = QUANTILES) -> Statistics:
@@ -232,7 +232,7 @@ def test_blocks_may_be_written_in_any_order() -> None:
         block = (slice(rows, rows + 2), slice(columns, columns + 3))
         keeper.write(block, values[block])
     assert (keeper.values == values).all()
-    assert keeper.statistics("elements", exact_sum(values), QUANTILES) == described(values)._replace(
+    assert keeper.statistics("elements", sketch_of(values), QUANTILES) == described(values)._replace(
         of="elements"
     )
 
@@ -243,7 +243,7 @@ def test_values_that_do_not_count_are_as_if_they_were_not_there(values: list[flo
     counted = np.random.default_rng(seed).random(len(values)) < 0.6
     array = np.where(counted, values, math.nan)
     chosen = np.array(values)[counted]
-    found = kept(array, counted).statistics("distributions", exact_sum(chosen), QUANTILES)
+    found = kept(array, counted).statistics("distributions", sketch_of(chosen), QUANTILES)
     assert repr(found) == repr(described(chosen))
 
 
@@ -251,7 +251,9 @@ def test_what_was_written_without_a_mask_counts() -> None:
     keeper = Kept((2, 2), selected=True)
     keeper.write((slice(0, 1), slice(0, 2)), np.array([[1.0, 2.0]]))
     keeper.write((slice(1, 2), slice(0, 2)), np.array([[math.nan, 4.0]]), np.array([[False, True]]))
-    found = keeper.statistics("elements", exact_sum(np.array([1.0, 2.0, 4.0])), QUANTILES)
+    found = keeper.statistics(
+        "elements", keeper.sketch(exact_sum(np.array([1.0, 2.0, 4.0])), histogram=False), QUANTILES
+    )
     assert (found.count, found.maximum) == (3, 4.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -74,17 +75,17 @@ def read_header(address: str, read: Callable[[int, int], bytes], size: int) -> H
             "write it again as a plain array"
         )
     text = read(begin, length).decode("utf-8" if major == 3 else "latin-1", "replace")
-    return _parse_header(address, text, begin + length)
-
-
-def _parse_header(address: str, text: str, length: int) -> Header:
     try:
-        fields = ast.literal_eval(text.strip())
-        shape, fortran_order = fields["shape"], fields["fortran_order"]
-        dtype = np.lib.format.descr_to_dtype(fields["descr"])
+        shape, dtype, fortran_order = _fields_of(text)
     except (ValueError, SyntaxError, TypeError, KeyError, IndexError, MemoryError, RecursionError):
         raise FormatError(f"{address}: damaged .npy header; write it again") from None
     plausible = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**63 for n in shape)
     if not plausible or type(fortran_order) is not bool or len(shape) > 64:
         raise FormatError(f"{address}: damaged .npy header: shape {shape!r}; write it again")
-    return Header(shape, dtype, fortran_order, length)
+    return Header(shape, dtype, fortran_order, begin + length)
+
+
+@functools.lru_cache(maxsize=64)  # the files of a dump are alike
+def _fields_of(text: str) -> tuple[Any, np.dtype[Any], Any]:
+    fields = ast.literal_eval(text.strip())
+    return fields["shape"], np.lib.format.descr_to_dtype(fields["descr"]), fields["fortran_order"]
