@@ -109,7 +109,8 @@ def batch(
         kept = _open_journal(journal, inputs, stack, dry_run=dry_run)
         if dry_run:
             return _show(pairs, kept, stamps, shown)
-        outlets = Outlets(spec, shown, chosen, precision, full=full, unmatched=found.unmatched)
+        names = [pair.name for pair in pairs]
+        outlets = Outlets(spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched)
         outlets.open_results(results, inputs, stack, force=force)
         with contextlib.ExitStack() as running:
             watched = outlets.open_view(pairs, running, wanted=progress)

@@ -34,6 +34,7 @@ class Outlets:
         reduction: Reduction | None,
         precision: int | None,
         *,
+        names: Sequence[str],
         full: bool,
         unmatched: Sequence[Unmatched] = (),
     ) -> None:
@@ -45,7 +46,7 @@ class Outlets:
         self._unmatched = tuple(one.address for one in unmatched)
         self._begun = time.monotonic()
         self._totals = BatchTotals(quantiles=spec.quantiles)
-        self._lines = batch_lines(format, spec, reduction, precision, full=full)
+        self._lines = batch_lines(format, spec, reduction, precision, names=names, full=full)
         self._told = Told(_ERRORS_TOLD)
         self._results: Results | None = None
         self._view: LiveBatch | None = None

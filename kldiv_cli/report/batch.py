@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, assert_never
 
 from kldiv_cli.batch_summary import BatchSummary, LossSummary
@@ -48,22 +48,27 @@ def batch_lines(
     reduction: Reduction | None = None,
     precision: int | None = None,
     *,
+    names: Sequence[str] = (),
     full: bool = False,
 ) -> BatchLines:
-    """A batch in a format; `full` lists all pairs where the format would show only the worst of many."""
+    """A batch in a format; `full` lists all pairs where the format would show only the worst of many.
+
+    What is whole only at the end has the pairs in the order of their `names`.
+    """
+    order = {name: place for place, name in enumerate(names)}
     match resolve_format(format):
         case "jsonl":
             return _JsonLines(reduction)
         case "json":
-            return _Json(reduction)
+            return _Json(reduction, order)
         case "csv":
             return _Csv(spec, reduction, precision)
         case "plain":
             return _Plain(spec, reduction, precision, full=full)
         case "md":
-            return _Markdown(spec, reduction, precision, full=full)
+            return _Markdown(spec, reduction, precision, order, full=full)
         case "table" | "auto":
-            return _Table(spec, reduction, precision, full=full)
+            return _Table(spec, reduction, precision, order, full=full)
         case unknown:
             assert_never(unknown)
 
@@ -148,20 +153,22 @@ class _JsonLines(BatchLines):
 class _Json(BatchLines):
     """The records of the lines in one, each with its own "nonfinite"; kept as text until the end."""
 
-    def __init__(self, reduction: Reduction | None) -> None:
-        self._reduction = reduction
-        self._pairs: list[str] = []
+    def __init__(self, reduction: Reduction | None, order: Mapping[str, int]) -> None:
+        self._reduction, self._order = reduction, order
+        self._pairs: list[tuple[int, str]] = []
 
     def pair(self, result: PairResult) -> str:
+        place = self._order.get(result.name, len(self._order))
         for record in _pair_records(result, self._reduction):
             del record["schema"]
-            self._pairs.append(textwrap.indent(json.dumps(record, indent=2), "    "))
+            self._pairs.append((place, textwrap.indent(json.dumps(record, indent=2), "    ")))
         return ""
 
     def end(self, summary: BatchSummary) -> str:
         record = without_nonfinite({"summary": summary_record(summary, self._reduction)})
+        ordered = sorted(self._pairs, key=lambda placed: placed[0])
         head = f'{{\n  "schema": {json.dumps(SCHEMA)},\n  "pairs": ['
-        pairs = "\n" + ",\n".join(self._pairs) + "\n  " if self._pairs else ""
+        pairs = "\n" + ",\n".join(pair for _, pair in ordered) + "\n  " if ordered else ""
         return f"{head}{pairs}],\n{json.dumps(record, indent=2)[2:]}\n"
 
 
@@ -229,8 +236,16 @@ class _Plain(BatchLines):
 class _AtEnd(BatchLines):
     """Keeps the rows that it will show."""
 
-    def __init__(self, spec: Spec, reduction: Reduction | None, precision: int | None, *, full: bool) -> None:
-        self._table = PairTable(spec, reduction, precision, full=full)
+    def __init__(
+        self,
+        spec: Spec,
+        reduction: Reduction | None,
+        precision: int | None,
+        order: Mapping[str, int],
+        *,
+        full: bool,
+    ) -> None:
+        self._table = PairTable(spec, reduction, precision, order, full=full)
         self._reduction, self._precision, self._full = reduction, precision, full
 
     def pair(self, result: PairResult) -> str:
@@ -252,10 +267,18 @@ class _Markdown(_AtEnd):
 class _Table(_AtEnd):
     """For a terminal; where it is too narrow, with fewer columns, and it says so."""
 
-    def __init__(self, spec: Spec, reduction: Reduction | None, precision: int | None, *, full: bool) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        reduction: Reduction | None,
+        precision: int | None,
+        order: Mapping[str, int],
+        *,
+        full: bool,
+    ) -> None:
         from kldiv_cli.report.table import DIGITS
 
-        super().__init__(spec, reduction, DIGITS if precision is None else precision, full=full)
+        super().__init__(spec, reduction, DIGITS if precision is None else precision, order, full=full)
 
     def end(self, summary: BatchSummary) -> str:
         from kldiv_cli.report.table import render_fitting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from kldiv_cli.batch_summary import BatchSummary, LossSummary
@@ -71,11 +71,20 @@ def _cell(value: float | None, precision: int | None) -> str:
 class PairTable:
     """The rows of pairs, kept as long as all of them will be shown."""
 
-    def __init__(self, spec: Spec, reduction: Reduction | None, precision: int | None, *, full: bool) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        reduction: Reduction | None,
+        precision: int | None,
+        order: Mapping[str, int],
+        *,
+        full: bool,
+    ) -> None:
+        """Pairs stand in this `order`, by name, whichever was done first."""
+        self._order = order
         self.columns = PairColumns(spec, reduction)
         self._precision, self._full = precision, full
-        self._rows: list[tuple[str, ...]] = []
-        self._tones: list[Tone] = []
+        self._rows: list[tuple[int, tuple[str, ...], Tone]] = []
         self._pairs = 0
 
     def add(self, result: PairResult) -> None:
@@ -83,17 +92,18 @@ class PairTable:
         self._pairs += 1
         if self._pairs > _SHOWN and not self._full:
             self._rows.clear()
-            self._tones.clear()
             return
-        for row in self.columns.rows(result, self._precision):
-            self._rows.append(row)
-            self._tones.append("" if result.error is None else "bad")
+        place = self._order.get(result.name, len(self._order))
+        tone: Tone = "" if result.error is None else "bad"
+        self._rows += ((place, row, tone) for row in self.columns.rows(result, self._precision))
 
     def grid(self) -> Grid | None:
         """All pairs; None where they are too many."""
         if self._pairs > _SHOWN and not self._full:
             return None
-        return Grid(self.columns.names, tuple(self._rows), self.columns.words, tuple(self._tones))
+        ordered = sorted(self._rows, key=lambda placed: placed[0])
+        rows, tones = (tuple(row for _, row, _ in ordered), tuple(tone for *_, tone in ordered))
+        return Grid(self.columns.names, rows, self.columns.words, tones)
 
     def layouts(self) -> list[Grid]:
         """The same in ever fewer columns; with `full` in all only."""
@@ -113,7 +123,7 @@ def _part(grid: Grid, names: Sequence[str]) -> Grid:
 
 
 def batch_heading(summary: BatchSummary) -> str:
-    """What was computed, of how many pairs, how they fared, and how fast."""
+    """What was computed, of how many pairs, and how they fared."""
     fared = [
         f"{count} {word}"
         for count, word in (
@@ -128,7 +138,7 @@ def batch_heading(summary: BatchSummary) -> str:
         said = f"{' and '.join(direction_of(loss.loss) for loss in summary.losses)}, in nats; {said}"
     if summary.unmatched:
         said += f"; {counted(len(summary.unmatched), 'file')} unmatched"
-    return f"{said}; {byte_size(summary.bytes)} in {summary.seconds:.3g} s"
+    return f"{said}; {byte_size(summary.bytes)}"
 
 
 def byte_size(count: float) -> str:
@@ -161,8 +171,10 @@ def summary_grids(
             yield _worst_grid(loss, precision)
     if not losses:
         return
-    micro = scalar_grid(losses, None if reduction == "none" else reduction, precision)
-    yield micro._replace(columns=("micro", *micro.columns[1:]))
+    divisors = {loss.scalars[-3:] for loss in losses}
+    for alike in [losses] if len(divisors) == 1 else [[loss] for loss in losses]:
+        micro = scalar_grid(alike, None if reduction == "none" else reduction, precision)
+        yield micro._replace(columns=("micro", *micro.columns[1:]))
     for loss in losses:
         yield _macro_grid(loss, reduction, precision)
     yield statistics_grid(losses, precision)

@@ -74,7 +74,7 @@ a                                 kl                 3       1.37      0.228    
 dir/b                             kl                 3      0.327     0.0545      0.109      0.109      0.275       0.28
 ugly                              error  ugly/q.npy: no such file
 
-KL(targets ‖ predictions), in nats; 3 pairs: 2 computed, 1 could not be computed; 192 bytes in 1.5 s
+KL(targets ‖ predictions), in nats; 3 pairs: 2 computed, 1 could not be computed; 192 bytes
 
 failed  error
 ugly    ugly/q.npy: no such file
@@ -435,3 +435,20 @@ def test_errors_are_told_one_by_one_and_the_rest_counted() -> None:
 )
 def test_a_size_is_told_in_a_unit_that_people_read(count: float, text: str) -> None:
     assert byte_size(count) == text
+
+
+@pytest.mark.parametrize("format", ["md", "table", "json"])
+def test_what_is_whole_at_the_end_has_the_pairs_in_their_order(format: Format) -> None:
+    results = [computed(name, seed=3) for name in ("first", "second", "third")]
+    told = written(results[::-1], format, names=[result.name for result in results])
+    places = [told.index(result.name) for result in results]
+    assert places == sorted(places)
+
+
+def test_losses_of_unlike_pairs_stand_beside_their_own_divisors() -> None:
+    summary = summed([computed("a")])
+    (kl,) = summary.losses
+    bce = dataclasses.replace(kl, loss="bce", scalars=kl.scalars._replace(elements=600, batch=60))
+    told = written([], "plain", summary=dataclasses.replace(summary, losses=(kl, bce)))
+    divisors = [line.split()[-2] for line in told.splitlines() if line.endswith("  elements")]
+    assert divisors[:2] == ["6", "600"]
