@@ -177,7 +177,8 @@ def summary_grids(
         yield micro._replace(columns=("micro", *micro.columns[1:]))
     for loss in losses:
         yield _macro_grid(loss, reduction, precision)
-    yield statistics_grid(losses, precision)
+    if reduction is None:
+        yield statistics_grid(losses, precision)
     for loss in losses:
         if loss.top1 is not None:
             yield agreement_grid({"top1": loss.top1}, precision)
