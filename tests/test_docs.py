@@ -75,7 +75,7 @@ def test_the_python_examples_of_the_readme_give_what_is_shown() -> None:
 
 
 def test_the_setup_lines_are_the_ones_that_ci_runs() -> None:
-    setup, tests, with_uv = (block.strip() for block in blocks("sh"))
+    setup, tests, with_uv, *_ = (block.strip() for block in blocks("sh"))
     assert all("\n" not in line for line in (setup, tests, with_uv))
     assert "kldiv compute sample_data/" in setup
     assert tests.endswith("-m pytest -n auto")
