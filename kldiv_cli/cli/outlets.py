@@ -69,10 +69,11 @@ class Outlets:
         """Show what is going on, where somebody looks; return what is to be told of bytes that are done."""
         from kldiv_cli.report.progress import batch_progress
 
+        sizes = {pair.name: pair.size for pair in pairs}
         self._pairs = len(pairs)
-        view = batch_progress(self._spec, self._reduction, len(pairs), self._format, wanted=wanted)
+        view = batch_progress(self._spec, self._reduction, sizes, self._format, wanted=wanted)
         self._view = stack.enter_context(view)
-        return None
+        return None if self._view is None else self._view.advance
 
     def add(self, result: PairResult, *, from_journal: bool) -> None:
         """Take the next pair."""

@@ -53,13 +53,18 @@ class _Finished(NamedTuple):
 class LiveBatch:
     """What is known of a running batch; pairs may come from any thread."""
 
-    def __init__(self, spec: Spec, reduction: Reduction | None, pairs: int, *, table: bool) -> None:
+    def __init__(
+        self, spec: Spec, reduction: Reduction | None, sizes: Mapping[str, int], *, table: bool
+    ) -> None:
+        """Of the pairs of these names, with the bytes that are to be read for each."""
         self._leading = leading(spec, reduction)
-        self._pairs, self._table = pairs, table
+        self._sizes, self._table = sizes, table
+        self._pairs, self._size = len(sizes), sum(sizes.values())
         self._lock = threading.Lock()
         self._recent: deque[_Finished] = deque(maxlen=_KEPT)
         self._begun = time.monotonic()
-        self._done = self._from_journal = self._failed = self._bytes = 0
+        self._done = self._from_journal = self._failed = self._spared = 0
+        self._read = 0.0
         self._worst: tuple[str, float] | None = None
 
     def add(self, result: PairResult, *, from_journal: bool = False) -> None:
@@ -69,11 +74,15 @@ class LiveBatch:
             self._failed += result.error is not None
             if from_journal:
                 self._from_journal += 1
-            else:
-                self._bytes += result.bytes
+                self._spared += self._sizes.get(result.name, 0)
             if self._table:
                 self._recent.append(_Finished(result.name, result.records))
                 self._compare(result)
+
+    def advance(self, read: float) -> None:
+        """Take that so many more bytes were read."""
+        with self._lock:
+            self._read += read
 
     def _compare(self, result: PairResult) -> None:
         value = value_at(result.records[0], self._leading) if result.records else None
@@ -105,12 +114,12 @@ class LiveBatch:
     def _bar(self, *, narrow: bool) -> Table:
         """How much is done, how fast, and how long the rest will take if it goes on like this."""
         elapsed = time.monotonic() - self._begun
-        computed = self._done - self._from_journal
-        left = elapsed / computed * (self._pairs - self._done) if computed else math.nan
+        done, total, before = self._shares()
+        left = elapsed / (done - before) * (total - done) if done > before else math.nan
         said = [f"{self._done}/{self._pairs}" if narrow else f"{self._done}/{self._pairs} pairs"]
-        rate = self._bytes / elapsed if elapsed else 0.0
-        speed = [] if narrow else [f"{byte_size(self._bytes)}, {byte_size(rate)}/s"]
-        bar = ProgressBar(total=max(self._pairs, 1), completed=self._done)
+        rate = self._read / elapsed if elapsed else 0.0
+        speed = [] if narrow else [f"{byte_size(self._read)}, {byte_size(rate)}/s"]
+        bar = ProgressBar(total=max(total, 1), completed=min(done, total))
         failed = [Text(f"{self._failed} failed", style=TONES["bad"])] if self._failed else []
         line = Table.grid(padding=(0, 1), expand=True)
         cells: list[RenderableType] = [
@@ -123,6 +132,12 @@ class LiveBatch:
             line.add_column(no_wrap=True, ratio=1 if cell is bar else None)
         line.add_row(*cells)
         return line
+
+    def _shares(self) -> tuple[float, float, float]:
+        """What is done, of how much, and what of it was before: in bytes, or in pairs if none are known."""
+        if self._size:
+            return self._spared + self._read, self._size, self._spared
+        return self._done, self._pairs, self._from_journal
 
 
 def _laid_out(head: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], bool]], width: int) -> Text:
@@ -178,10 +193,12 @@ def _duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def live_batch(spec: Spec, reduction: Reduction | None, pairs: int, *, table: bool) -> Iterator[LiveBatch]:
+def live_batch(
+    spec: Spec, reduction: Reduction | None, sizes: Mapping[str, int], *, table: bool
+) -> Iterator[LiveBatch]:
     """Draw on stderr, which must be a terminal, and leave nothing there; without `table` the bar alone."""
     console = console_for(sys.stderr)
-    batch = LiveBatch(spec, reduction, pairs, table=table)
+    batch = LiveBatch(spec, reduction, sizes, table=table)
     # Results go to stdout as they are: only what is said on stderr is moved above what is drawn.
     with Live(
         console=console,

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from kldiv_cli.reductions import Reduction
@@ -40,9 +40,11 @@ def progress_of(
 
 
 def batch_progress(
-    spec: Spec, reduction: Reduction | None, pairs: int, format: Format, *, wanted: bool | None
+    spec: Spec, reduction: Reduction | None, sizes: Mapping[str, int], format: Format, *, wanted: bool | None
 ) -> contextlib.AbstractContextManager[LiveBatch | None]:
     """What is seen of a batch while it runs: the pairs where tables are shown at the end, else a bar.
+
+    `sizes` has the name of each pair, with the bytes that are to be read for it.
 
     None where stderr is no terminal or one that can't redraw, and where results appear on the same
     screen one by one.
@@ -53,7 +55,7 @@ def batch_progress(
         return contextlib.nullcontext()
     from kldiv_cli.report.batch_live import live_batch
 
-    return live_batch(spec, reduction, pairs, table=on_screen and shown == "table")
+    return live_batch(spec, reduction, sizes, table=on_screen and shown == "table")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ from kldiv_cli.report.console import tell, write
 from kldiv_cli.report.progress import batch_progress
 results = {results}
 lines = batch_lines({format!r}, SPEC)
-with batch_progress(SPEC, None, len(results), {format!r}, wanted={wanted!r}) as live:
+sizes = dict.fromkeys((result.name for result in results), 100)
+with batch_progress(SPEC, None, sizes, {format!r}, wanted={wanted!r}) as live:
     write(lines.begin())
     for result in results:
         write(lines.pair(result))
@@ -142,7 +143,7 @@ def test_progress_that_is_not_wanted_is_not_shown() -> None:
 
 
 def test_many_pairs_are_drawn_a_few_times_a_second_and_not_one_by_one() -> None:
-    screen, _ = seen("table", '[renamed(computed("a"), f"p{k}") for k in [0]] * 20_000')
+    screen, _ = seen("table", '[renamed(a, f"p{k}") for a in [computed("a")] for k in range(20_000)]')
     assert "20000/20000 pairs" in ESCAPE.sub("", screen)
     assert screen.count(" pairs ") < 60
 
@@ -158,7 +159,7 @@ def frame(live: LiveBatch, width: int = 80, height: int = 24) -> list[str]:
 
 
 def running(results: Sequence[Any], pairs: int = 1000) -> LiveBatch:
-    live = LiveBatch(SPEC, None, pairs, table=True)
+    live = LiveBatch(SPEC, None, {f"pair-{k:03}": 0 for k in range(pairs)}, table=True)
     for result in results:
         live.add(result)
     return live
@@ -209,11 +210,23 @@ def computed_nan() -> Any:
     return predictions
 
 
-def test_pairs_of_the_journal_count_as_done_but_not_for_the_speed() -> None:
-    live = LiveBatch(SPEC, None, 10, table=False)
-    for _ in range(4):
-        live.add(computed("a"), from_journal=True)
+@pytest.mark.parametrize("size", [0, 3 << 20])
+def test_pairs_of_the_journal_count_as_done_but_not_for_the_speed(size: int) -> None:
+    live = LiveBatch(SPEC, None, {f"pair-{k}": size for k in range(10)}, table=False)
+    for k in range(4):
+        live.add(computed(f"pair-{k}"), from_journal=True)
     (line,) = frame(live)
     assert "4/10 pairs" in line
     assert "0 bytes, 0 bytes/s" in line
     assert "-:--:--" in line
+
+
+def test_the_bar_moves_within_a_large_pair() -> None:
+    live = LiveBatch(SPEC, None, {"large": 1 << 30, "small": 1 << 10}, table=False)
+    before = frame(live)[0].count("━")
+    live.advance(1 << 29)
+    (line,) = frame(live)
+    assert "0/2 pairs" in line
+    assert "537 MB" in line
+    assert "-:--:--" not in line
+    assert line.count("━") >= before
