@@ -40,7 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("comparison_rows", "comparison_spec", "streaming"),
     ("placement", "apart"),
     ("budget", "engine"),
-    ("processes",),
+    ("processes", "cluster"),
+    ("cluster_worker",),
     ("execution", "process_worker", "block_reader", "distributions", "piece_losses", "digests"),
     ("totals",),
     ("partials", "job", "shapes", "inspection"),
@@ -66,6 +67,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rich": frozenset({"report.table", "report.console", "report.progress"}),
     "typer": frozenset({"__main__", "cli.app", "cli.options"}),
     "h5py": frozenset({"sources.hdf5", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}),
+    "distributed": frozenset({"cluster"}),
 }
 """The only importers of what is heavy."""
 

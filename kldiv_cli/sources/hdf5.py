@@ -81,7 +81,7 @@ class Hdf5Source(Source):
     def _open(self) -> h5py.Dataset:
         with self._lock:
             if self._opened is None:
-                self._opened = open_container(self.file.path, _chunk_cache(self))[self.name]
+                self._opened = open_container(self.file.location, _chunk_cache(self))[self.name]
             return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,6 +90,7 @@ class Hdf5Source(Source):
 
 def _reopen(address: str, file: RegularFile, name: str, others: tuple[RegularFile, ...]) -> Source:
     """Open what was opened before, and watch the files that were watched."""
+    file.check_arrival()
     source = open_hdf5(address, file, name, allow_external=True)
     assert isinstance(source, Hdf5Source)
     source.others = others
@@ -108,7 +109,7 @@ def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_extern
         and `allow_external` was not given.
     """
     try:
-        with open_container(file.path) as container:
+        with open_container(file.location) as container:
             dataset = find_dataset(file.path, container, name, allow_external=allow_external)
             check_dtype(address, dataset.dtype)
             others = _check_storage(address, dataset, allow_external)
@@ -145,7 +146,7 @@ def reason_of(error: BaseException) -> str:
 def _source(
     address: str, file: RegularFile, name: str, dataset: h5py.Dataset, others: tuple[RegularFile, ...]
 ) -> Source:
-    if not os.path.samefile(dataset.file.filename, file.path):
+    if not os.path.samefile(dataset.file.filename, file.location):
         others = (*others, RegularFile(dataset.file.filename))
     offset = dataset.id.get_offset()
     stored_as_is = h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type())

@@ -45,11 +45,17 @@ DAMAGED: Final = (
 class _InflatedMember(RegularFile):
     """A compressed member, inflated once into a temporary file that vanishes when it is closed."""
 
-    def __init__(self, path: str, member: str, identity: Identity | None = None) -> None:
-        super().__init__(path, identity)
+    def __init__(
+        self,
+        path: str,
+        member: str,
+        identity: Identity | None = None,
+        location: str | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__(path, identity, location)
         self.member = member
-        with open_archive(path) as archive:
-            self._size = archive.getinfo(member).file_size
+        self._size = self._unpacked() if size is None else size
 
     @property
     def size(self) -> int:
@@ -58,7 +64,7 @@ class _InflatedMember(RegularFile):
     def _new_descriptor(self) -> int:
         with tempfile.TemporaryFile() as temporary:
             try:
-                with open_archive(self.path) as archive, archive.open(self.member) as contents:
+                with open_archive(self.location) as archive, archive.open(self.member) as contents:
                     shutil.copyfileobj(contents, temporary, 1 << 20)
             except InputError:
                 raise
@@ -73,8 +79,12 @@ class _InflatedMember(RegularFile):
             temporary.flush()
             return os.dup(temporary.fileno())
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, Identity]]:
-        return type(self), (self.path, self.member, self.identity)
+    def _unpacked(self) -> int:
+        with open_archive(self.location) as archive:
+            return archive.getinfo(self.member).file_size
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, Identity, str, int]]:
+        return type(self), (self.path, self.member, self.identity, os.path.abspath(self.location), self.size)
 
 
 def open_npz(address: str, file: RegularFile, member: str | None) -> Source:

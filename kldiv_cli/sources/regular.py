@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import stat
 import threading
 from typing import NamedTuple
@@ -61,10 +62,13 @@ def _kind(mode: int) -> str:
 class RegularFile:
     """A regular file, opened at the first read; several threads may read it at once."""
 
-    def __init__(self, path: str, identity: Identity | None = None) -> None:
+    def __init__(self, path: str, identity: Identity | None = None, location: str | None = None) -> None:
         self._descriptor: int | None = None
         self._lock = threading.Lock()
         self.path = path
+        self.location = location or path
+        """What is opened: the same file where the working directory is another one."""
+        self._was_sent = location is not None
         self.identity = identity or check_regular(path)
 
     @property
@@ -102,6 +106,32 @@ class RegularFile:
         if now != self.identity:
             raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
 
+    def check_arrival(self) -> None:
+        """Look for a file where it was sent to: on another machine its inode and times may be others.
+
+        Raises
+        ------
+        InputNotFound
+            It is not there, so that it lies where only the sender sees it.
+        InputChanged
+            It is there, but not the same one.
+        """
+        if not self._was_sent:
+            return
+        here = f"{self.path}: a worker on {platform.node()}"
+        try:
+            size = os.stat(self.location).st_size
+        except OSError as error:
+            raise InputNotFound(
+                f"{here} can't see {self.location} ({error.strerror}); inputs must lie on a file system that "
+                "all workers see at the same place"
+            ) from None
+        if size != self.identity.size:
+            raise InputChanged(
+                f"{here} sees {size} bytes at {self.location}, expected {self.identity.size}; inputs must be "
+                "the same file for all workers, and nothing may write to it"
+            )
+
     def close(self) -> None:
         with self._lock:
             if self._descriptor is not None:
@@ -111,6 +141,7 @@ class RegularFile:
     def _open(self) -> int:
         with self._lock:
             if self._descriptor is None:
+                self.check_arrival()
                 try:
                     self._descriptor = self._new_descriptor()
                 except OSError as error:
@@ -118,7 +149,7 @@ class RegularFile:
             return self._descriptor
 
     def _new_descriptor(self) -> int:
-        return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        return os.open(self.location, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
 
     if hasattr(os, "preadv"):
 
@@ -134,10 +165,10 @@ class RegularFile:
             buffer[: len(contents)] = contents
             return len(contents)
 
-    def __getstate__(self) -> tuple[str, Identity]:
-        return self.path, self.identity
+    def __getstate__(self) -> tuple[str, Identity, str]:
+        return self.path, self.identity, os.path.abspath(self.location)
 
-    def __setstate__(self, state: tuple[str, Identity]) -> None:
+    def __setstate__(self, state: tuple[str, Identity, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
     def __del__(self) -> None:
