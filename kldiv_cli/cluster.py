@@ -14,10 +14,11 @@ import pickle
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
-from kldiv_cli.cluster_worker import Run, check_alike, dumped, merge_results, run_tasks, versions
+from kldiv_cli.cluster_worker import Run, TaskFailed, check_alike, dumped, merge_results, run_tasks, versions
 from kldiv_cli.errors import UsageError, WorkerDied
 from kldiv_cli.execution import MakeWorker
 
@@ -92,7 +93,7 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, which forgets what it was asked."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError, TimeoutError):
             self._client.close(timeout=_FAREWELL)
 
     def run(
@@ -107,8 +108,9 @@ class Cluster:
         try:
             call.begin(dumped(make_worker), dumped(merge))
             yield from call.results(iter(tasks), told or (lambda task: None))
-        finally:
+        except BaseException:
             call.cancel()
+            raise
 
 
 class _Bundle(NamedTuple):
@@ -131,7 +133,8 @@ class _Call:
         self._pending: dict[Future, _Bundle] = {}
         self._merged: list[list[Future]] = [[] for _ in range(_LEVELS)]
         """By how often they were merged: what waits until there is enough to merge."""
-        self._run: Future | None = None
+        self._known: weakref.WeakSet[Future] = weakref.WeakSet()
+        """All that something still refers to, be it the trace of an error."""
 
     def begin(self, make_worker: bytes, merge: bytes) -> None:
         """Send what all tasks have in common to all workers, that none of them has to ask for it."""
@@ -141,6 +144,7 @@ class _Call:
                 f"{_MOST_SENT} to be sent there; save them and name the file"
             )
         self._run = self._client.submit(Run, make_worker, merge, versions(), pure=False)
+        self._known.add(self._run)
         with self._faults():
             error = self._run.exception()
             if error is not None:
@@ -161,12 +165,8 @@ class _Call:
 
     def cancel(self) -> None:
         """Let nothing of it run on, and let go of what it holds there."""
-        if self._pending:
-            with contextlib.suppress(OSError, TimeoutError):
-                self._client.cancel(list(self._pending), force=True)
-        self._pending.clear()
-        self._merged.clear()
-        self._run = None
+        with contextlib.suppress(OSError, TimeoutError):
+            self._client.cancel(list(self._known), force=True)
 
     def _fill(self, tasks: Iterator[Any]) -> bool:
         """Submit as many tasks as may be under way; whether any are."""
@@ -181,6 +181,7 @@ class _Call:
         self, bundle: _Bundle, function: Callable[..., bytes], *arguments: Any, **options: Any
     ) -> Future:
         future = self._client.submit(function, self._run, *arguments, pure=False, **options)
+        self._known.add(future)
         self._pending[future] = bundle
         self._completed.add(future)
         return future
@@ -188,10 +189,10 @@ class _Call:
     def _finished(self, future: Future) -> _Bundle:
         """Strike a future off that is done, unless it failed."""
         with self._faults():
-            if future.status == "error":
-                raise future.exception()
-            if future.status != "finished":
-                raise OSError(f"blocks were {future.status}")
+            # Raises what it failed with, or that it was cancelled when the connection was lost.
+            error = future.exception()
+            if error is not None:
+                raise error
         bundle = self._pending.pop(future)
         self._pace.finished(len(bundle.tasks))
         return bundle
@@ -229,20 +230,21 @@ class _Call:
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
-        """What goes wrong with the cluster, in our words."""
-        from concurrent.futures import CancelledError
-
-        from distributed import KilledWorker
+        """What went wrong in a task as it is, and with the cluster in our words."""
+        from distributed import CancelledError, KilledWorker
+        from distributed.comm import CommClosedError
 
         try:
             yield
+        except TaskFailed as error:
+            raise error.error() from None
         except KilledWorker as error:
             raise WorkerDied(
-                f"{self._where}: {error.allowed_failures + 1} workers died over the same blocks, the last was "
+                f"{self._where}: {error.allowed_failures + 1} workers died over the same blocks, last "
                 f"{error.last_worker.address}; out of memory? see its log, or give --memory a smaller SIZE"
             ) from None
-        except CancelledError:
-            raise WorkerDied(f"{self._where}: is gone, and with it what was computed") from None
+        except (CancelledError, CommClosedError):
+            raise WorkerDied(f"{self._where}: is gone, and with it what was computed; run again") from None
 
 
 class _Pace:
@@ -318,13 +320,11 @@ def _threads(client: Client, where: str, patience: float) -> int:
         ) from None
     threads = client.nthreads()
     for worker, there in client.run(versions, on_error="return").items():
-        if isinstance(there, ImportError):
+        if isinstance(there, BaseException):
             raise UsageError(
                 f"{where}: worker {worker} can't import kldiv ({_line(there)}); "
                 f"pip install kldiv-cli=={versions().kldiv} there"
             )
-        if isinstance(there, BaseException):
-            raise there
         check_alike(there, versions(), f"{where}: worker {worker}")
     return sum(threads.values())
 

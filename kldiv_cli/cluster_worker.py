@@ -8,16 +8,19 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from kldiv_cli.errors import UsageError
-from kldiv_cli.process_worker import sendable
 
-__all__ = ["Run", "Versions", "check_alike", "dumped", "merge_results", "run_tasks", "versions"]
+__all__ = ["Run", "TaskFailed", "Versions", "check_alike", "dumped", "merge_results", "run_tasks", "versions"]
+
+_SUMMARY: Final = 500
+"""Characters of an error in a worker's own log."""
 
 
 class Versions(NamedTuple):
@@ -78,13 +81,40 @@ class Run:
         return type(self), (self.make_worker, self.merge, self.versions)
 
 
+class TaskFailed(Exception):
+    """An error in bytes: Dask has ways of its own to pickle errors, in which some of ours are lost."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @classmethod
+    def of(cls, error: Exception) -> TaskFailed:
+        text = "".join(traceback.format_exception(error))
+        try:
+            contents = dumped((type(error), error.args, text))
+            pickle.loads(contents)  # noqa: S301 - our own
+            type(error)(*error.args)
+        except Exception:  # noqa: BLE001 - whatever an error's own class does there
+            contents = dumped((RuntimeError, (text,), text))
+        return cls(repr(error)[:_SUMMARY], contents)
+
+    def error(self) -> BaseException:
+        """The error itself, and as a note where it was raised."""
+        kind, arguments, text = pickle.loads(self.args[1])  # noqa: S301 - from the user's cluster
+        error: BaseException = kind(*arguments)
+        error.add_note(text)
+        return error
+
+
 def run_tasks(run: Run, tasks: bytes, *, together: bool) -> bytes:
     """The results of tasks, a list of them or all merged into one."""
     try:
         results = list(map(run.work(), pickle.loads(tasks)))  # noqa: S301
         return dumped(run.merged(results) if together else results)
     except Exception as error:  # noqa: BLE001 - raised again where the results are read
-        raise sendable(error) from None
+        failed = TaskFailed.of(error)
+    # Not where the error is caught: it would be sent along as the context.
+    raise failed
 
 
 def merge_results(run: Run, results: list[bytes]) -> bytes:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, Final
 
-__all__ = ["read_frame", "sendable", "serve", "write_frame"]
+__all__ = ["read_frame", "serve", "write_frame"]
 
 _REMEMBERED: Final = 2
 """So many workers are kept, with their memory: of those that run at the same time."""
@@ -64,10 +64,10 @@ def _answer(request: bytes, workers: dict[int, Callable[[Any], Any]]) -> bytes:
             workers[number] = pickle.loads(make_worker)()  # noqa: S301
         return pickle.dumps((workers[number](task), None, tuple(workers)), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
-        return pickle.dumps((None, sendable(error), tuple(workers)), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((None, _sendable(error), tuple(workers)), pickle.HIGHEST_PROTOCOL)
 
 
-def sendable(error: BaseException) -> BaseException:
+def _sendable(error: BaseException) -> BaseException:
     """The error with where it was raised, or one with its text if it can't be sent."""
     text = "".join(traceback.format_exception(error))
     error.add_note(text)
