@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickle
+import queue
 import sys
 import time
 import warnings
@@ -33,6 +34,7 @@ Result = TypeVar("Result")
 _PATIENCE: Final = 10.0
 """Seconds that a scheduler has to answer, and then to have a worker."""
 _FAREWELL: Final = 2.0
+_POLL_SECONDS: Final = 0.2
 _IN_FLIGHT: Final = 3
 """Bundles for each thread of the cluster: one that runs, and others that are there when it is done."""
 _BUNDLE_SECONDS: Final = 0.075
@@ -124,10 +126,9 @@ class _Call:
     """One run of tasks."""
 
     def __init__(self, client: Client, workers: int, where: str, together: bool) -> None:
-        from distributed import as_completed
-
         self._client, self._where, self._together = client, where, together
-        self._completed = as_completed(loop=client.loop)
+        self._completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        """What is done; `as_completed` of Dask may miss it and then looks again after 0.1 s only."""
         self._most = _IN_FLIGHT * workers
         self._pace = _Pace(workers)
         self._pending: dict[Future, _Bundle] = {}
@@ -153,9 +154,7 @@ class _Call:
 
     def results(self, tasks: Iterator[Any], told: Callable[[Any], None]) -> Iterator[Any]:
         while self._fill(tasks):
-            with self._faults():
-                finished = self._completed.next_batch()
-            bundles = [(future, self._finished(future)) for future in finished]
+            bundles = [(future, self._finished(future)) for future in self._next()]
             for _, bundle in bundles:
                 for task in bundle.tasks:
                     told(task)
@@ -183,16 +182,27 @@ class _Call:
         future = self._client.submit(function, self._run, *arguments, pure=False, **options)
         self._known.add(future)
         self._pending[future] = bundle
-        self._completed.add(future)
+        future.add_done_callback(self._completed.put)
         return future
+
+    def _next(self) -> list[Future]:
+        """All that is done, once anything is."""
+        finished: list[Future] = []
+        while not finished or not self._completed.empty():
+            # On Windows a wait without a timeout can't be interrupted.
+            with contextlib.suppress(queue.Empty):
+                finished.append(self._completed.get(timeout=_POLL_SECONDS))
+        return finished
 
     def _finished(self, future: Future) -> _Bundle:
         """Strike a future off that is done, unless it failed."""
-        with self._faults():
-            # Raises what it failed with, or that it was cancelled when the connection was lost.
-            error = future.exception()
-            if error is not None:
-                raise error
+        if future.status != "finished":
+            with self._faults():
+                # Raises too if it was cancelled, as all are when the connection is lost; there is none if it
+                # was lost with its worker, and has been made again.
+                error = future.exception()
+                if error is not None:
+                    raise error
         bundle = self._pending.pop(future)
         self._pace.finished(len(bundle.tasks))
         return bundle

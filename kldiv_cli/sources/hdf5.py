@@ -16,7 +16,7 @@ import h5py
 
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Buffer
-from kldiv_cli.errors import FormatError, InputError
+from kldiv_cli.errors import FormatError, InputError, InputNotFound
 from kldiv_cli.sources.base import AnyArray, Source, check_dtype
 from kldiv_cli.sources.hdf5_names import find_dataset
 from kldiv_cli.sources.raw import RawSource
@@ -93,8 +93,22 @@ def _reopen(address: str, file: RegularFile, name: str, others: tuple[RegularFil
     file.check_arrival()
     source = open_hdf5(address, file, name, allow_external=True)
     assert isinstance(source, Hdf5Source)
+    for found, sent in zip(source.others, others, strict=False):
+        # External storage is looked for in the working directory, which may be another one here.
+        if not _is_same(found.location, sent.location):
+            raise InputNotFound(
+                f"{address}: its external storage {found.path} is another file than {sent.location} for a "
+                "worker; start workers in the same directory, or store it under an absolute path"
+            )
     source.others = others
     return source
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def open_hdf5(address: str, file: RegularFile, name: str | None, *, allow_external: bool = False) -> Source:

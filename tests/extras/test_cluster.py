@@ -466,6 +466,27 @@ def test_a_file_that_workers_do_not_see_is_named_with_what_to_do(
         evaluate_to(spec, inputs, resources=Resources(executor=cluster))
 
 
+def test_external_storage_that_a_worker_would_take_from_elsewhere_is_refused(
+    dask: Dask, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    array = np.random.default_rng(3).random((50, 10))
+    with h5py.File("a.h5", "w") as file:
+        file.create_dataset("x", array.shape, array.dtype, external=[("stored.bin", 0, array.nbytes)])[
+            ...
+        ] = array
+    spec = resolve_spec(predictions_are="probs")
+
+    def compute(resources: Resources) -> str:
+        inputs = open_inputs("a.h5", array, allow_external=True)
+        return repr(evaluate_to(spec, inputs, resources=resources))
+
+    assert compute(Resources(workers=1))
+    (dask.directory / "stored.bin").write_bytes(bytes(array.nbytes))
+    with pytest.raises(InputNotFound, match=r"stored\.bin is another file than /.*stored\.bin for a worker"):
+        compute(Resources(executor=cluster))
+
+
 # The command line
 
 
