@@ -13,13 +13,21 @@ import os
 import pickle
 import queue
 import sys
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
-from kldiv_cli.cluster_worker import Run, TaskFailed, check_alike, dumped, merge_results, run_tasks, versions
+from kldiv_cli.cluster_worker import (
+    Answer,
+    Run,
+    TaskFailed,
+    check_alike,
+    dumped,
+    merge_answers,
+    run_tasks,
+    versions,
+)
 from kldiv_cli.errors import UsageError, WorkerDied
 from kldiv_cli.execution import MakeWorker
 
@@ -40,6 +48,14 @@ _IN_FLIGHT: Final = 3
 _BUNDLE_SECONDS: Final = 0.075
 """Of work in a bundle, of which Dask takes about a millisecond for itself."""
 _LARGEST_BUNDLE: Final = 64
+_LOGGERS: Final = (
+    "asyncio",
+    "distributed",
+    "distributed.client",
+    "distributed.gc",
+    "tornado",
+    "tornado.application",
+)
 _BUNDLE_BYTES: Final = 1 << 20
 """Of results in a bundle that are not merged."""
 _FAN_IN: Final = 8
@@ -159,8 +175,8 @@ class _Call:
                 for task in bundle.tasks:
                     told(task)
             ready = [future for future, bundle in bundles if self._is_ready(future, bundle)]
-            yield from self._fetched(ready, [len(bundle.tasks) for _, bundle in bundles])
-        yield from self._fetched(self._rest(), [])
+            yield from self._fetched(ready)
+        yield from self._fetched(self._rest())
 
     def cancel(self) -> None:
         """Let nothing of it run on, and let go of what it holds there."""
@@ -203,18 +219,16 @@ class _Call:
                 error = future.exception()
                 if error is not None:
                     raise error
-        bundle = self._pending.pop(future)
-        self._pace.finished(len(bundle.tasks))
-        return bundle
+        return self._pending.pop(future)
 
     def _is_ready(self, future: Future, bundle: _Bundle) -> bool:
         """Whether it is to be fetched; else it waits for others that it is merged with."""
-        if not self._together or bundle.level == _LEVELS:
+        if not self._together or bundle.level == _LEVELS or self._pace.is_unknown:
             return True
         waiting = self._merged[bundle.level]
         waiting.append(future)
         if len(waiting) == _FAN_IN:
-            self._submit(_Bundle((), bundle.level + 1), merge_results, list(waiting))
+            self._submit(_Bundle((), bundle.level + 1), merge_answers, list(waiting))
             waiting.clear()
         return False
 
@@ -223,20 +237,20 @@ class _Call:
         rest = [future for waiting in self._merged for future in waiting]
         while len(rest) > 1:
             groups = [rest[start : start + _FAN_IN] for start in range(0, len(rest), _FAN_IN)]
-            rest = [self._submit(_Bundle(()), merge_results, group) for group in groups]
+            rest = [self._submit(_Bundle(()), merge_answers, group) for group in groups]
         return rest
 
-    def _fetched(self, futures: list[Future], counts: list[int]) -> Iterator[Any]:
+    def _fetched(self, futures: list[Future]) -> Iterator[Any]:
+        if not futures:
+            return
         with self._faults():
             fetched = self._client.gather(futures)
         for future in futures:
             self._pending.pop(future, None)
-        if self._together:
-            yield from map(pickle.loads, fetched)
-            return
-        self._pace.fetched(sum(map(len, fetched)), sum(counts))
-        for results in fetched:
-            yield from pickle.loads(results)  # noqa: S301 - from the user's cluster
+        for contents in fetched:
+            answer: Answer = pickle.loads(contents)  # noqa: S301 - from the user's cluster
+            self._pace.learn(answer, 0 if self._together else len(contents))
+            yield from answer.results
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -258,26 +272,29 @@ class _Call:
 
 
 class _Pace:
-    """How many tasks are worth a bundle, by how long they took so far, and how much they came to."""
+    """How many tasks are worth a bundle, by how long the last ones took there, and how much they came to."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._start = time.monotonic()
-        self._done = 0
+        self._unknown = 2 * workers
+        self._seconds: float | None = None
+        """Of a task."""
         self._most = _LARGEST_BUNDLE
 
-    def finished(self, tasks: int) -> None:
-        self._done += tasks
+    @property
+    def is_unknown(self) -> bool:
+        """Whether too few answers were seen: a thread's first task takes longer than others."""
+        return self._unknown > 0
 
-    def fetched(self, size: int, tasks: int) -> None:
-        if tasks:
-            self._most = max(1, min(_LARGEST_BUNDLE, _BUNDLE_BYTES * tasks // max(size, 1)))
+    def learn(self, answer: Answer, size: int) -> None:
+        self._unknown -= 1
+        seconds = answer.seconds / answer.tasks
+        self._seconds = seconds if self._seconds is None else (self._seconds + seconds) / 2
+        self._most = max(1, min(_LARGEST_BUNDLE, _BUNDLE_BYTES * answer.tasks // max(size, 1)))
 
     def bundle(self) -> int:
-        if not self._done:
+        if self._seconds is None:
             return 1
-        each = (time.monotonic() - self._start) * self._workers / self._done
-        return max(1, min(self._most, int(_BUNDLE_SECONDS / max(each, 1e-9))))
+        return max(1, min(self._most, int(_BUNDLE_SECONDS / max(self._seconds, 1e-9))))
 
 
 def _client_class() -> type[Client]:
@@ -294,7 +311,7 @@ def _client_class() -> type[Client]:
             f"scheduler: needs Dask, {error.name} is not installed; pip install 'kldiv-cli[dask]'"
         ) from None
     if ours:
-        for name in ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application"):
+        for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         warnings.filterwarnings("ignore", category=VersionMismatchWarning)
     chosen: type[Client] = Client

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import reduce
@@ -17,7 +18,17 @@ import numpy as np
 
 from kldiv_cli.errors import UsageError
 
-__all__ = ["Run", "TaskFailed", "Versions", "check_alike", "dumped", "merge_results", "run_tasks", "versions"]
+__all__ = [
+    "Answer",
+    "Run",
+    "TaskFailed",
+    "Versions",
+    "check_alike",
+    "dumped",
+    "merge_answers",
+    "run_tasks",
+    "versions",
+]
 
 _SUMMARY: Final = 500
 """Characters of an error in a worker's own log."""
@@ -106,16 +117,30 @@ class TaskFailed(Exception):
         return error
 
 
+class Answer(NamedTuple):
+    """What tasks came to, and how long they took."""
+
+    tasks: int
+    seconds: float
+    results: list[Any]
+    """One of each task, or a single one that they were merged into."""
+
+
 def run_tasks(run: Run, tasks: bytes, *, together: bool) -> bytes:
-    """The results of tasks, a list of them or all merged into one."""
+    """The answer to tasks, in bytes."""
     try:
-        results = list(map(run.work(), pickle.loads(tasks)))  # noqa: S301
-        return dumped(run.merged(results) if together else results)
+        work = run.work()
+        start = time.perf_counter()
+        results = list(map(work, pickle.loads(tasks)))  # noqa: S301
+        seconds = time.perf_counter() - start
+        return dumped(Answer(len(results), seconds, [run.merged(results)] if together else results))
     except Exception as error:  # noqa: BLE001 - raised again where the results are read
         failed = TaskFailed.of(error)
     # Not where the error is caught: it would be sent along as the context.
     raise failed
 
 
-def merge_results(run: Run, results: list[bytes]) -> bytes:
-    return dumped(run.merged(list(map(pickle.loads, results))))
+def merge_answers(run: Run, answers: list[bytes]) -> bytes:
+    """Answers of a single result each, merged into one of them."""
+    tasks, seconds, results = zip(*map(pickle.loads, answers), strict=True)
+    return dumped(Answer(sum(tasks), sum(seconds), [run.merged([result for (result,) in results])]))
