@@ -14,6 +14,7 @@ from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.errors import UsageError
 from kldiv_cli.evaluation import Evaluation, evaluate_sources
 from kldiv_cli.job import MapWriter
+from kldiv_cli.placement import resources_of
 from kldiv_cli.sources import ArraySource, Inputs, Source, open_source
 from kldiv_cli.spec import Spec, resolve_spec
 
@@ -66,6 +67,7 @@ def evaluate(
     force: bool = False,
     workers: int | None = None,
     memory: int | None = None,
+    scheduler: str | None = None,
     allow_external: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -125,6 +127,9 @@ def evaluate(
         nan where an element does not count.
     workers, memory : int, optional
         Threads, and bytes for blocks and buffers; neither changes a bit of the result.
+    scheduler : str, optional
+        The address of a Dask scheduler, or the file that it wrote: blocks run on its workers, which
+        must see the files at the same paths, and `memory` is that of each of their threads.
     allow_external : bool
         Let HDF5 follow links and storage into other files.
     progress : callable, optional
@@ -163,16 +168,17 @@ def evaluate(
         top1=top1,
     )
     inputs = open_inputs(predictions, targets, weight, pos_weight, mask, allow_external=allow_external)
-    (evaluation,) = evaluate_to(
-        spec,
-        inputs,
-        output=None if output is None else os.fspath(output),
-        distributions=None if distributions is None else os.fspath(distributions),
-        output_dtype=output_dtype,
-        force=force,
-        resources=Resources(workers=workers, memory=memory),
-        progress=progress,
-    )
+    with contextlib.closing(inputs), resources_of(workers, memory, scheduler) as resources:
+        (evaluation,) = evaluate_to(
+            spec,
+            inputs,
+            output=None if output is None else os.fspath(output),
+            distributions=None if distributions is None else os.fspath(distributions),
+            output_dtype=output_dtype,
+            force=force,
+            resources=resources,
+            progress=progress,
+        )
     return evaluation
 
 
@@ -195,6 +201,7 @@ def compare(
     blocks_of: int | None = None,
     workers: int | None = None,
     memory: int | None = None,
+    scheduler: str | None = None,
     allow_external: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
@@ -221,7 +228,7 @@ def compare(
         Cut the longer one along the axis, for padded vocabularies.
     top_k : int
         Also count how often the reference's top class is among as many of the candidate's.
-    quantiles, worst, blocks_of, workers, memory, allow_external, progress
+    quantiles, worst, blocks_of, workers, memory, scheduler, allow_external, progress
         As in `evaluate`; the worst are those of the largest KL.
 
     Raises
@@ -252,8 +259,8 @@ def compare(
         blocks_of=blocks_of,
     )
     inputs = open_comparison(reference, candidate, labels, mask, allow_external=allow_external)
-    resources = Resources(workers=workers, memory=memory)
-    return compare_to(settings, inputs, resources=resources, progress=progress)
+    with contextlib.closing(inputs), resources_of(workers, memory, scheduler) as resources:
+        return compare_to(settings, inputs, resources=resources, progress=progress)
 
 
 def open_comparison(

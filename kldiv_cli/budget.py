@@ -12,9 +12,19 @@ from kldiv_cli.job import Job
 from kldiv_cli.kernels import SEGMENT
 from kldiv_cli.pieces import PIECE
 
-__all__ = ["DEFAULT_MEMORY", "DEFAULT_RESOURCES", "Budget", "Resources", "budget_of", "layout_of"]
+__all__ = [
+    "DEFAULT_MEMORY",
+    "DEFAULT_RESOURCES",
+    "DEFAULT_SHARE",
+    "Budget",
+    "Resources",
+    "budget_of",
+    "layout_of",
+]
 
 DEFAULT_MEMORY: Final = 64 << 20
+DEFAULT_SHARE: Final = 32 << 20
+"""Of a thread of a cluster, whose machines each have memory of their own."""
 _LARGEST_BLOCK: Final = 1 << 20
 _SMALLEST_BLOCK: Final = 16 * SEGMENT
 _MUCH: Final = 16 << 20
@@ -34,6 +44,11 @@ class Resources(NamedTuple):
     """Bytes for blocks and buffers in all; by default 64 MiB, or what the workers asked for need."""
     executor: Executor | None = None
     """Where blocks run; by default on threads, or on processes where these would wait for each other."""
+
+    @property
+    def memory_here(self) -> int:
+        """Bytes for what this thread does by itself."""
+        return DEFAULT_MEMORY if self.memory is None or self.executor is not None else self.memory
 
 
 DEFAULT_RESOURCES: Final = Resources()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from kldiv_cli.budget import DEFAULT_MEMORY, DEFAULT_RESOURCES, Resources
+from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.diagnosis import find
 from kldiv_cli.errors import DomainError, UsageError
 from kldiv_cli.estimates import Share, share_of
@@ -125,8 +125,8 @@ def evaluate_sources(
     `writers` take the per-element map, `distribution_writers` the loss of each distribution, nan
     where it does not count; `progress` is told how many elements were done since it
     was last called. `sha256` asks for that of each input: in the same pass where its blocks come in
-    the order of its elements, else by reading it once more. `totals` asks for what the pair adds to
-    those of many.
+    the order of its elements, else by reading it once more: always here, so that it is a pass of its
+    own of what a cluster or processes have read. `totals` asks for what the pair adds to those of many.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def evaluate_sources(
         for loss, result in zip(spec.losses, results, strict=True)
     )
     if digests is not None:
-        hashed = digests.finish(resources.memory or DEFAULT_MEMORY)
+        hashed = digests.finish(resources.memory_here)
         evaluations = tuple(_with_digests(evaluation, hashed) for evaluation in evaluations)
     inputs.verify()
     return evaluations

@@ -24,6 +24,7 @@ from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.findings import Finding
 from kldiv_cli.limits import Verdict, judge
+from kldiv_cli.placement import resources_of
 from kldiv_cli.quantities import plain_name, quantities
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
@@ -158,6 +159,7 @@ def check(
     allow: Iterable[str] = (),
     workers: int | None = None,
     memory: int | None = None,
+    scheduler: str | None = None,
     **options: Any,
 ) -> Checked:
     """Hold a pair, stored or in memory, to limits, and to what a baseline has of it.
@@ -176,6 +178,8 @@ def check(
         Ids of findings that may be there.
     workers, memory : int, optional
         As in `evaluate`.
+    scheduler : str, optional
+        As in `evaluate`, for pairs that are stored.
     **options
         All others that say what `evaluate` computes.
 
@@ -201,8 +205,8 @@ def check(
         raise UsageError(f"limits {limits!r}: expected at least one in a list, such as ['distmean < 0.01']")
     stored = read_baseline(os.fspath(baseline)) if isinstance(baseline, (str, os.PathLike)) else baseline
     case = case_of(name, predictions, targets, options, limits=limits, allow=allow, baseline=stored)
-    resources = Resources(workers=workers, memory=memory)
-    return _judged(case, measure(case, resources=resources, sha256=stored is not None))
+    with resources_of(workers, memory, scheduler) as resources:
+        return _judged(case, measure(case, resources=resources, sha256=stored is not None))
 
 
 def check_case(

@@ -1,4 +1,4 @@
-"""Where the blocks of a job run: on threads, or on processes where these are worth a start."""
+"""Where the blocks of a job run: on a cluster, on threads, or on processes where these are worth a start."""
 
 from __future__ import annotations
 
@@ -8,15 +8,37 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from kldiv_cli.budget import Resources
+from kldiv_cli.budget import DEFAULT_SHARE, Resources
+from kldiv_cli.errors import UsageError
 from kldiv_cli.execution import Executor, Threads
 from kldiv_cli.job import Job
 from kldiv_cli.sources import Inputs, Source
 
-__all__ = ["executor_of"]
+__all__ = ["executor_of", "resources_of"]
 
 _WORTH_PROCESSES: Final = 64 << 20
 """Bytes that one thread alone may read at a time; of less, starting processes takes longer than waiting."""
+
+
+@contextlib.contextmanager
+def resources_of(workers: int | None, memory: int | None, scheduler: str | None) -> Iterator[Resources]:
+    """What was asked for: so many threads here, or those of a cluster, of which `memory` is that of each.
+
+    Raises
+    ------
+    UsageError
+        There is no such cluster, or both are asked for.
+    """
+    if scheduler is None:
+        yield Resources(workers=workers, memory=memory)
+        return
+    if workers is not None:
+        raise UsageError("workers: the threads of a cluster are its own; drop --workers or --scheduler")
+    from kldiv_cli.cluster import connect
+
+    with connect(scheduler) as cluster:
+        share = DEFAULT_SHARE if memory is None else memory
+        yield Resources(memory=share * cluster.workers, executor=cluster)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def stream(
     """Evaluate every block of a job and merge what they come to, one for each loss.
 
     `progress` is told how many elements were done since it was last called; `digests` are taken of
-    what is read in order.
+    what is read in order, and by threads of this process.
 
     Raises
     ------

@@ -49,8 +49,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("comparison_rows", "comparison_spec", "streaming"),
     ("placement", "apart"),
     ("budget", "engine"),
-    ("processes",),
-    ("execution", "process_worker", "block_reader", "distributions", "piece_losses", "digests"),
+    ("processes", "cluster"),
+    (
+        "execution",
+        "process_worker",
+        "cluster_worker",
+        "block_reader",
+        "distributions",
+        "piece_losses",
+        "digests",
+    ),
     ("totals_record",),
     ("totals",),
     ("partials", "job", "shapes", "inspection"),
@@ -82,6 +90,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "zarr": frozenset({"sources.zarr_store"}),
     "obstore": frozenset({"sources.stores", "sources.remote", "sources.remote_errors"}),
     "botocore": frozenset({"sources.stores"}),
+    "distributed": frozenset({"cluster"}),
 }
 """The only importers of what is heavy."""
 

@@ -34,6 +34,7 @@ def record(
     name: options.PairName = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     progress: options.ProgressBar = None,
     debug: options.Debug = False,
     **computation: Any,
@@ -53,13 +54,14 @@ def record(
     Exit codes: 0 recorded, 1 a pair would fail any check, 2 nothing could be recorded, 3 an internal error.
     """
     from kldiv_cli.baseline import Baseline
-    from kldiv_cli.budget import Resources
+    from kldiv_cli.placement import resources_of
     from kldiv_cli.report.console import tell
 
     selected = _selected(predictions, targets, computation, allow, baseline, name)
     old, place = _existing(_path_of(selected)), _place(selected)
     selected = selected._replace(cases=_new(selected.cases, old))
-    measured = _measure(selected, Resources(workers=workers, memory=memory), progress)
+    with resources_of(workers, memory, scheduler) as resources:
+        measured = _measure(selected, resources, progress)
     if measured is None:
         return 1
     pairs = {m.name: m.recorded() for m in measured}
@@ -82,6 +84,7 @@ def update(
     precision: options.Precision = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     progress: options.ProgressBar = None,
     debug: options.Debug = False,
     **computation: Any,
@@ -100,14 +103,15 @@ def update(
     """
     from kldiv_cli.baseline import Baseline, changes, other_changes
     from kldiv_cli.baseline_file import baseline_text, read_baseline
-    from kldiv_cli.budget import Resources
+    from kldiv_cli.placement import resources_of
     from kldiv_cli.report.baseline import render_changes
     from kldiv_cli.report.console import tell, write
 
     shown = choose_format(format, json=json, precision=precision)
     selected = _selected(predictions, targets, computation, allow, baseline, name)
     old, place = read_baseline(_path_of(selected)), _place(selected)
-    measured = _measure(selected, Resources(workers=workers, memory=memory), progress)
+    with resources_of(workers, memory, scheduler) as resources:
+        measured = _measure(selected, resources, progress)
     if measured is None:
         return 1
     kept = old.pairs if targets is not None else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def check(
     force: options.ForceReports = False,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     progress: options.ProgressBar = None,
     debug: options.Debug = False,
     **computation: Any,
@@ -59,27 +61,28 @@ def check(
 
     Exit codes: 0 all passed, 1 a pair failed, 2 one could not be computed, 3 an internal error.
     """
-    from kldiv_cli.budget import Resources
     from kldiv_cli.cli.reports import Reports
     from kldiv_cli.cli.selection import select
     from kldiv_cli.gate import check_case, exit_code
+    from kldiv_cli.placement import resources_of
     from kldiv_cli.report.console import write
     from kldiv_cli.report.gate import render_checked
     from kldiv_cli.report.progress import progress_of
 
     reports = Reports(junit=junit, markdown=markdown, github=github, force=force)
-    try:
-        reports.check_places()
-        shown = choose_format(format, json=json, precision=precision)
-        selected = select(predictions, targets, computation, limit, allow, baseline, name, pair)
-        reports.check_places((*selected.files, *filter(None, (selected.baseline,))))
-    except KldivError as error:
-        reports.write_problem(name or predictions or "kldiv check", str(error))
-        raise
-    reports.begin([case.name for case in selected.cases])
-    resources = Resources(workers=workers, memory=memory)
-    watch = partial(progress_of, wanted=progress)
-    results = [check_case(case, resources=resources, watch=watch) for case in selected.cases]
+    with contextlib.ExitStack() as stack:
+        try:
+            reports.check_places()
+            shown = choose_format(format, json=json, precision=precision)
+            selected = select(predictions, targets, computation, limit, allow, baseline, name, pair)
+            reports.check_places((*selected.files, *filter(None, (selected.baseline,))))
+            resources = stack.enter_context(resources_of(workers, memory, scheduler))
+        except KldivError as error:
+            reports.write_problem(name or predictions or "kldiv check", str(error))
+            raise
+        reports.begin([case.name for case in selected.cases])
+        watch = partial(progress_of, wanted=progress)
+        results = [check_case(case, resources=resources, watch=watch) for case in selected.cases]
     results.sort(key=lambda result: result.rank)
     problem = reports.write(results)
     write(render_checked(results, shown, precision, full=full))

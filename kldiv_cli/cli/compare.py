@@ -28,6 +28,7 @@ def compare(
     precision: options.Precision = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     progress: options.ProgressBar = None,
     allow_external: options.AllowExternal = False,
     strict: options.Strict = False,
@@ -49,8 +50,8 @@ def compare(
     Exit codes: 0 fine, 1 a warning with --strict, 2 could not be computed, 3 an internal error.
     """
     from kldiv_cli.api import compare_to, open_comparison
-    from kldiv_cli.budget import Resources
     from kldiv_cli.comparison_spec import resolve_comparison
+    from kldiv_cli.placement import resources_of
     from kldiv_cli.report.comparison import render_comparison
     from kldiv_cli.report.console import tell_findings, write
     from kldiv_cli.report.progress import progress_of
@@ -71,8 +72,10 @@ def compare(
     )
     shown = choose_format(format, json=json, precision=precision)
     inputs = open_comparison(reference, candidate, labels, mask, allow_external=allow_external)
-    with progress_of(settings.spec, inputs, wanted=progress) as advance:
-        resources = Resources(workers=workers, memory=memory)
+    with (
+        resources_of(workers, memory, scheduler) as resources,
+        progress_of(settings.spec, inputs, wanted=progress) as advance,
+    ):
         comparison = compare_to(settings, inputs, resources=resources, progress=advance)
     write(render_comparison(comparison, shown, precision))
     tell_findings(comparison.findings)

@@ -42,6 +42,7 @@ def compute(
     force: options.Force = False,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     progress: options.ProgressBar = None,
     strict: options.Strict = False,
     debug: options.Debug = False,
@@ -65,7 +66,7 @@ def compute(
     Exit codes: 0 fine, 1 a warning with --strict, 2 could not be computed, 3 an internal error.
     """
     from kldiv_cli.api import evaluate_to
-    from kldiv_cli.budget import Resources
+    from kldiv_cli.placement import resources_of
     from kldiv_cli.report.progress import progress_of
 
     spec = spec_of(computation, top1=top1)
@@ -73,7 +74,10 @@ def compute(
     chosen = chosen_reduction(reduction, size_average, reduce, spec)
     inputs = inputs_of(predictions, targets, computation)
     window = _window(spec, inputs, chosen, map_slice, full)
-    with progress_of(spec, inputs, wanted=progress) as advance:
+    with (
+        resources_of(workers, memory, scheduler) as resources,
+        progress_of(spec, inputs, wanted=progress) as advance,
+    ):
         evaluations = evaluate_to(
             spec,
             inputs,
@@ -82,7 +86,7 @@ def compute(
             output_dtype=output_dtype,
             force=force,
             writers=() if window is None else (window,),
-            resources=Resources(workers=workers, memory=memory),
+            resources=resources,
             progress=advance,
         )
     findings = _report(evaluations, shown, chosen, window, precision)

@@ -528,7 +528,18 @@ Memory = Annotated[
         "--memory",
         metavar="SIZE",
         parser=parse_size,
-        help="Memory for blocks in all, such as 64MiB.  [default: 64MiB]",
+        help="Memory for blocks in all, such as 64MiB; with --scheduler for each thread of the cluster.  "
+        "[default: 64MiB; 32MiB]",
+        show_default=False,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Run on the Dask cluster of this scheduler: HOST:PORT, or the file that it wrote. Its workers "
+        "must see the files at the same paths. Changes no bit of the result.",
         show_default=False,
     ),
 ]

@@ -16,7 +16,7 @@ import h5py
 
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Buffer
-from kldiv_cli.errors import FormatError, InputError
+from kldiv_cli.errors import FormatError, InputError, InputNotFound
 from kldiv_cli.sources.base import AnyArray, Source, check_dtype
 from kldiv_cli.sources.chunk_cache import SMALLEST_CACHE, cache_size
 from kldiv_cli.sources.hdf5_names import external_remedy, find_dataset
@@ -92,10 +92,25 @@ class Hdf5Source(Source):
 
 def _reopen(address: str, file: File, name: str, others: tuple[RegularFile, ...]) -> Source:
     """Open what was opened before, and watch the files that were watched."""
+    file.check_arrival()
     source = open_hdf5(address, file, name, allow_external=True)
     assert isinstance(source, Hdf5Source)
+    for found, sent in zip(source.others, others, strict=False):
+        # External storage is looked for in the working directory, which may be another one here.
+        if not _is_same(found.location, sent.location):
+            raise InputNotFound(
+                f"{address}: its external storage {found.path} is another file than {sent.location} for a "
+                "worker; start workers in the same directory, or store it under an absolute path"
+            )
     source.others = others
     return source
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def open_hdf5(address: str, file: File, name: str | None, *, allow_external: bool = False) -> Source:
@@ -141,7 +156,7 @@ def reason_of(error: BaseException) -> str:
 def _source(
     address: str, file: File, name: str, dataset: h5py.Dataset, others: tuple[RegularFile, ...]
 ) -> Source:
-    if file.is_local and not os.path.samefile(dataset.file.filename, file.path):
+    if isinstance(file, RegularFile) and not os.path.samefile(dataset.file.filename, file.location):
         others = (*others, RegularFile(dataset.file.filename))
     offset = dataset.id.get_offset()
     stored_as_is = h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type())

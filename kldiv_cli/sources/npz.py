@@ -66,6 +66,7 @@ class _InflatedMember(DescriptorFile):
 
     def _new_descriptor(self) -> int:
         with tempfile.TemporaryFile() as temporary:
+            self.archive.check_arrival()
             try:
                 with open_archive(self.archive) as archive, archive.open(self.member) as contents:
                     shutil.copyfileobj(contents, temporary, 1 << 20)

@@ -43,3 +43,6 @@ class File(ReadableFile, Protocol):
 
     def stream(self) -> str | io.RawIOBase:
         """What they open: a path, or something that seeks and reads."""
+
+    def check_arrival(self) -> None:
+        """Raise `InputError` where it was sent to another machine that can't see it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import stat
 import threading
 from abc import ABC, abstractmethod
@@ -144,8 +145,11 @@ class DescriptorFile(ABC):
 class RegularFile(DescriptorFile):
     """A regular file."""
 
-    def __init__(self, path: str, identity: Identity | None = None) -> None:
+    def __init__(self, path: str, identity: Identity | None = None, location: str | None = None) -> None:
         super().__init__(path)
+        self.location = location or path
+        """What is opened: the same file where the working directory is another one."""
+        self._was_sent = location is not None
         self.identity = identity or check_regular(path)
 
     @property
@@ -153,7 +157,33 @@ class RegularFile(DescriptorFile):
         return self.identity.size
 
     def stream(self) -> str:
-        return self.path
+        return self.location
+
+    def check_arrival(self) -> None:
+        """Look for it where it was sent to: on another machine its inode and times may be others.
+
+        Raises
+        ------
+        InputNotFound
+            It is not there, so that it lies where only the sender sees it.
+        InputChanged
+            It is there, but not the same one.
+        """
+        if not self._was_sent:
+            return
+        here = f"{self.path}: a worker on {platform.node()}"
+        try:
+            size = os.stat(self.location).st_size
+        except OSError as error:
+            raise InputNotFound(
+                f"{here} can't see {self.location} ({error.strerror}); inputs must lie on a file system that "
+                "all workers see at the same place"
+            ) from None
+        if size != self.identity.size:
+            raise InputChanged(
+                f"{here} sees {size} bytes at {self.location}, expected {self.identity.size}; inputs must be "
+                "the same file for all workers, and nothing may write to it"
+            )
 
     def verify(self) -> None:
         try:
@@ -164,7 +194,8 @@ class RegularFile(DescriptorFile):
             raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
 
     def _new_descriptor(self) -> int:
-        return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        self.check_arrival()
+        return os.open(self.location, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
 
-    def __reduce__(self) -> tuple[type, tuple[str, Identity]]:
-        return type(self), (self.path, self.identity)
+    def __reduce__(self) -> tuple[type, tuple[str, Identity, str]]:
+        return type(self), (self.path, self.identity, os.path.abspath(self.location))

@@ -122,6 +122,9 @@ class RemoteFile:
         self.read_into(memoryview(contents), offset)
         return bytes(contents)
 
+    def check_arrival(self) -> None:
+        """It is the same wherever it is read from."""
+
     def stream(self) -> RemoteStream:
         from kldiv_cli.sources.remote_stream import RemoteStream
 

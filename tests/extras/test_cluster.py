@@ -1,0 +1,612 @@
+"""A real scheduler and its workers, as processes of their own in another directory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import operator
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed")
+
+import cluster_tasks
+from distributed import Client
+
+from kldiv_cli import check, compare, evaluate
+from kldiv_cli.api import evaluate_to, open_inputs
+from kldiv_cli.budget import Resources
+from kldiv_cli.cluster import Cluster, connect
+from kldiv_cli.errors import InputChanged, InputError, InputNotFound, UsageError, WorkerDied
+from kldiv_cli.spec import resolve_spec
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "sample_data"
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+class Dask(NamedTuple):
+    """Where a scheduler is, and where its workers run."""
+
+    address: str
+    directory: Path
+    scheduler: subprocess.Popen[bytes]
+
+    @contextlib.contextmanager
+    def worker(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """One more worker, of one thread, that is there by now."""
+        before = self.threads()
+        arguments = ("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        process = start(*arguments, directory=self.directory, **environment)
+        try:
+            wait(lambda: self.threads() > before)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            wait(lambda: self.scheduler.poll() is not None or self.threads() <= before)
+
+    def threads(self) -> int:
+        with Client(self.address, set_as_default=False) as client:
+            return sum(client.nthreads().values())
+
+    def tasks(self) -> int:
+        """How many the scheduler knows of."""
+        with Client(self.address, set_as_default=False) as client:
+            return int(client.run_on_scheduler(count_tasks))
+
+
+def count_tasks(dask_scheduler: object) -> int:
+    return len(dask_scheduler.tasks)  # type: ignore[attr-defined]
+
+
+def start(*arguments: str, directory: Path, **environment: str) -> subprocess.Popen[bytes]:
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [environment.pop("PYTHONPATH", "")])])
+    with (directory / f"{arguments[0]}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            cwd=directory,
+            env={**os.environ, **environment, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def wait(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def scheduling(directory: Path, **environment: str) -> Iterator[Dask]:
+    file = directory / "scheduler.json"
+    arguments = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    process = start(*arguments, "--scheduler-file", str(file), directory=directory, **environment)
+    try:
+        wait(file.exists)
+        yield Dask(json.loads(file.read_text())["address"], directory, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    with scheduling(tmp_path_factory.mktemp("dask")) as dask, dask.worker(), dask.worker():
+        yield dask
+
+
+@pytest.fixture(scope="module")
+def cluster(dask: Dask) -> Iterator[Cluster]:
+    with connect(dask.address) as cluster:
+        yield cluster
+
+
+# Tasks
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 2, 1000])
+def test_every_task_yields_its_result_once(cluster: Cluster, tasks: int) -> None:
+    told: list[int] = []
+    results = cluster.run(iter(range(tasks)), cluster_tasks.doubled, told=told.append)
+    assert sorted(results) == [2 * task for task in range(tasks)]
+    assert sorted(told) == list(range(tasks))
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 9, 1000])
+def test_results_are_merged_there_and_few_come_back(cluster: Cluster, tasks: int) -> None:
+    told: list[int] = []
+    results = list(cluster.run(range(tasks), cluster_tasks.doubled, merge=operator.add, told=told.append))
+    assert sum(results) == tasks * (tasks - 1)
+    # The first ones, by which it is found how long a task takes, and one of all others.
+    assert len(results) <= min(tasks, 2 * 3 * 2 + 1)
+    assert sorted(told) == list(range(tasks))
+
+
+def test_more_results_than_are_merged_come_back_in_parts(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kldiv_cli.cluster._FAN_IN", 2)
+    monkeypatch.setattr("kldiv_cli.cluster._LARGEST_BUNDLE", 1)
+    results = list(cluster.run(range(37), cluster_tasks.doubled, merge=operator.add))
+    assert sum(results) == 37 * 36
+    assert 37 // 2**3 <= len(results) <= 37 // 2**3 + 2 * 3 * 2 + 1
+
+
+def test_a_thread_makes_one_worker_in_a_run_for_all_of_its_tasks(cluster: Cluster) -> None:
+    results = list(cluster.run(range(200), cluster_tasks.numbered))
+    processes = {process for process, _, _ in results}
+    assert len(processes) == 2
+    for process in processes:
+        done = sorted(count for of, count, _ in results if of == process)
+        assert done == list(range(1, len(done) + 1))
+
+
+def test_short_tasks_go_in_bundles_and_large_results_do_not(cluster: Cluster) -> None:
+    def is_told(mark: int) -> bool:
+        return mark >= 0
+
+    def most_at_once(make_worker: Callable[[], Callable[[int], object]]) -> int:
+        together = [0]
+        for _ in cluster.run(range(100), make_worker, told=together.append):
+            together.extend([-1])
+        return max(len(list(group)) for told, group in itertools.groupby(together, is_told) if told)
+
+    assert most_at_once(cluster_tasks.doubled) > 12
+    assert most_at_once(partial(cluster_tasks.large, 1 << 20)) <= 12
+
+
+def test_only_as_many_tasks_are_taken_as_are_under_way(cluster: Cluster) -> None:
+    tasks = itertools.count()
+    results = cluster.run(tasks, partial(cluster_tasks.slow, 0.05))
+    for _ in range(4):
+        next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert next(tasks) < 30
+
+
+def test_several_threads_run_tasks_at_the_same_time(cluster: Cluster) -> None:
+    results: dict[int, int] = {}
+
+    def run(number: int) -> None:
+        results[number] = sum(cluster.run(range(50 * number), cluster_tasks.doubled, merge=operator.add))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: 50 * number * (50 * number - 1) for number in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("merge", [None, operator.add], ids=["alone", "merged"])
+def test_an_error_is_raised_as_itself_with_its_trace(
+    dask: Dask, cluster: Cluster, merge: Callable[[int, int], int] | None
+) -> None:
+    with pytest.raises(InputError) as caught:
+        list(cluster.run(itertools.count(), cluster_tasks.failing, merge=merge))
+    assert str(caught.value) == "task 7: is bad"
+    assert "in work" in "".join(caught.value.__notes__)
+    wait(lambda: dask.tasks() == 0)
+
+
+def test_a_worker_that_can_not_be_made_is_an_error_each_time(cluster: Cluster) -> None:
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^no worker can be made"):
+            list(cluster.run(range(5), cluster_tasks.never_made))
+
+
+def test_nothing_is_left_on_the_cluster(dask: Dask, cluster: Cluster) -> None:
+    list(cluster.run(range(200), cluster_tasks.doubled, merge=operator.add))
+    list(cluster.run(range(200), cluster_tasks.doubled))
+    wait(lambda: dask.tasks() == 0)
+
+
+# Pairs
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chunked and compressed, as plain bytes, and packed."""
+    directory = tmp_path_factory.mktemp("arrays")
+    rng = np.random.default_rng(5)
+    shape = (300, 40, 50)
+    logits = rng.standard_normal(shape).astype(np.float32)
+    probs = rng.random(shape)
+    probs /= probs.sum(axis=-1, keepdims=True)
+    mask = rng.random(shape) < 0.7
+    mask[100:160] = False
+    with h5py.File(directory / "a.h5", "w") as file:
+        for name, array in (("logits", logits), ("probs", probs), ("mask", mask)):
+            file.create_dataset(name, data=array, chunks=(7, 11, 50), compression="gzip", compression_opts=1)
+    np.save(directory / "logits.npy", logits)
+    np.save(directory / "other.npy", logits + np.float32(0.1))
+    np.savez_compressed(directory / "labels.npz", rng.integers(0, 50, shape[:2]))
+    return directory
+
+
+OPTIONS = [
+    {"log_softmax": -1},
+    {"log_softmax": 0, "mask": True},
+    {"log_softmax": 1, "worst": 7, "blocks_of": 10, "by_target": True, "mask": True},
+    {"losses": ("kl", "bce"), "log_softmax": -1, "top1": True, "ignore_value": 0.5},
+    {"losses": ("bce",), "predictions_are": "logits", "mask": True},
+]
+
+
+@pytest.mark.parametrize("few", [True, False], ids=["kept", "sketched"])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+def test_results_are_those_of_threads_to_the_last_bit(
+    cluster: Cluster, arrays: Path, options: dict[str, object], few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The working directory of the workers is another one.
+    monkeypatch.chdir(arrays)
+    if not few:
+        monkeypatch.setattr("kldiv_cli.evaluation.LIMIT", 1000)
+    spec = resolve_spec(**options)  # type: ignore[arg-type]
+    files = {"mask": "a.h5::mask"} if spec.mask else {}
+
+    def compute(resources: Resources) -> str:
+        inputs = open_inputs("logits.npy", "a.h5::probs", **files)
+        return repr(evaluate_to(spec, inputs, resources=resources, totals=True, sha256=True))
+
+    assert compute(Resources(executor=cluster)) == compute(Resources(workers=2))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_windows_of_huge_distributions_are_those_of_threads(
+    cluster: Cluster, arrays: Path, axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kldiv_cli.budget._SMALLEST_BLOCK", 1 << 14)
+    monkeypatch.setattr("kldiv_cli.budget._LARGEST_BLOCK", 1 << 14)
+    monkeypatch.setattr("kldiv_cli.blocks.SEGMENT", 1 << 12, raising=False)
+    spec = resolve_spec(log_softmax=axis, predictions_are="logits", targets_are="logits", worst=3)
+    huge = arrays / f"huge{axis}.npy"
+    shape = (3, 50_000) if axis else (50_000, 3)
+    np.save(huge, np.random.default_rng(axis).standard_normal(shape).astype(np.float32))
+    results, runs = [], 0
+    begin = Cluster.run
+
+    def counted(*arguments: object, **options: object) -> Iterator[object]:
+        nonlocal runs
+        runs += 1
+        return begin(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cluster, "run", counted)
+    for resources in (Resources(workers=1), Resources(executor=cluster)):
+        inputs = open_inputs(f"{huge}", f"{huge}")
+        results.append(repr(evaluate_to(spec, inputs, resources=resources)))
+    assert results[0] == results[1]
+    assert runs > 1
+
+
+@pytest.mark.parametrize("output", ["output", "distributions"])
+def test_maps_are_those_of_threads(cluster: Cluster, arrays: Path, tmp_path: Path, output: str) -> None:
+    spec = resolve_spec(log_softmax=-1)
+    for name, resources in (("a", Resources(executor=cluster)), ("b", Resources(workers=1))):
+        inputs = open_inputs(f"{arrays}/a.h5::logits", f"{arrays}/a.h5::probs")
+        evaluate_to(spec, inputs, resources=resources, **{output: str(tmp_path / f"{name}.npy")})  # type: ignore[arg-type]
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_a_script_names_the_scheduler_or_the_file_that_it_wrote(
+    dask: Dask, arrays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(arrays)
+    pair = ("logits.npy", "a.h5::probs")
+    file = str(dask.directory / "scheduler.json")
+    plain = evaluate(*pair, log_softmax=-1)
+    assert repr(evaluate(*pair, log_softmax=-1, scheduler=dask.address)) == repr(plain)
+    checked = check(*pair, log_softmax=-1, limits=["distmean < 9"], scheduler=file, memory=16 << 20)
+    assert checked.evaluations[0].sum == plain.sum
+    options = {"labels": "labels.npz", "worst": 3, "blocks_of": 10}
+    compared = compare("logits.npy", "other.npy", **options)  # type: ignore[arg-type]
+    there = compare("logits.npy", "other.npy", scheduler=file, **options)  # type: ignore[arg-type]
+    assert repr(there) == repr(compared)
+
+
+def test_arrays_in_memory_are_sent_unless_they_are_large(
+    cluster: Cluster, arrays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = resolve_spec(log_softmax=-1)
+    logits = np.load(arrays / "logits.npy")
+
+    def compute(resources: Resources) -> str:
+        return repr(evaluate_to(spec, open_inputs(logits, f"{arrays}/a.h5::probs"), resources=resources))
+
+    assert compute(Resources(executor=cluster)) == compute(Resources(workers=1))
+    monkeypatch.setattr("kldiv_cli.cluster._MOST_SENT", 1 << 20)
+    with pytest.raises(UsageError, match=r"bytes of arrays in memory.*save them and name the file"):
+        compute(Resources(executor=cluster))
+
+
+def test_a_large_input_is_cut_for_all_workers_and_memory_is_that_of_each(dask: Dask) -> None:
+    from kldiv_cli.placement import resources_of
+
+    with resources_of(None, None, dask.address) as resources:
+        assert resources.memory == 2 * (32 << 20)
+    array = np.zeros((4, 4))
+    with pytest.raises(UsageError, match=r"expected at least \d+ for 2 workers"):
+        evaluate(array, array, memory=1 << 20, scheduler=dask.address)
+
+
+# What goes wrong
+
+
+@posix
+@pytest.mark.parametrize("merge", [None, operator.add], ids=["alone", "merged"])
+def test_the_tasks_of_a_worker_that_is_killed_are_run_by_others(
+    dask: Dask, merge: Callable[[int, int], int] | None
+) -> None:
+    with dask.worker() as doomed, connect(dask.address) as cluster:
+        assert cluster.workers == 3
+        told: list[int] = []
+
+        def tell(task: int) -> None:
+            told.append(task)
+            if len(told) == 20:
+                doomed.kill()
+
+        results = list(cluster.run(range(100), partial(cluster_tasks.slow, 0.01), merge=merge, told=tell))
+        assert sum(results) == 4950
+        assert sorted(told) == list(range(100))
+
+
+@posix
+def test_a_pair_is_the_same_when_a_worker_is_killed_meanwhile(dask: Dask, arrays: Path) -> None:
+    spec = resolve_spec(log_softmax=-1, worst=5)
+    killed = threading.Event()
+    with dask.worker() as doomed, connect(dask.address) as cluster:
+
+        def kill(done: int) -> None:
+            if not killed.is_set():
+                doomed.kill()
+                killed.set()
+
+        results = []
+        for resources, progress in ((Resources(executor=cluster), kill), (Resources(workers=1), None)):
+            inputs = open_inputs(f"{arrays}/a.h5::logits", f"{arrays}/a.h5::probs")
+            results.append(repr(evaluate_to(spec, inputs, resources=resources, progress=progress)))
+    assert killed.is_set()
+    assert results[0] == results[1]
+
+
+@posix
+def test_tasks_that_kill_every_worker_and_a_scheduler_that_is_gone_are_an_error_each(tmp_path: Path) -> None:
+    with scheduling(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask:
+        with pytest.raises(
+            UsageError, match=r"has no workers after 0.5 s; start one with dask worker tcp://"
+        ):
+            connect(dask.address, patience=0.5)
+        with dask.worker(), connect(dask.address) as cluster:
+            with pytest.raises(
+                WorkerDied, match=r"1 workers? died over the same blocks, last tcp://"
+            ) as caught:
+                list(cluster.run(range(3), cluster_tasks.dying))
+            assert "\n" not in str(caught.value)
+        with dask.worker(), connect(dask.address) as cluster:
+            results = cluster.run(itertools.count(), cluster_tasks.doubled)
+            next(results)
+            dask.scheduler.kill()
+            dask.scheduler.wait()
+            with pytest.raises(WorkerDied, match=r"scheduler tcp://[^ ]+: is gone"):
+                list(results)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nonsense", "missing port number"),
+        ("udp://10.0.0.1:8786", "unknown address scheme"),
+        ("127.0.0.1:1", "no answer from a Dask scheduler"),
+        (str(SAMPLES / "baseline.json"), "expected an address such as tcp://10.0.0.1:8786, or the file"),
+    ],
+)
+def test_an_address_without_a_scheduler_is_one_line(address: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        connect(address, patience=0.5)
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_with_other_versions_are_refused(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kldiv_cli.__version__", "99.0")
+    with pytest.raises(UsageError, match=r"worker tcp://[^ ]+: has kldiv-cli [\d.]+, expected 99.0"):
+        connect(dask.address)
+
+
+def test_workers_that_join_with_other_versions_are_refused(
+    dask: Dask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(dask.address) as cluster:
+        monkeypatch.setattr("numpy.__version__", "99.0")
+        with pytest.raises(UsageError, match=r"a worker of the cluster: has numpy [\d.]+, expected 99.0"):
+            list(cluster.run(range(3), cluster_tasks.doubled))
+
+
+def test_a_worker_without_kldiv_is_refused(dask: Dask, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['kldiv_cli'] = None\n")
+    with (
+        dask.worker(PYTHONPATH=str(tmp_path)),
+        pytest.raises(UsageError, match=r"worker tcp://[^ ]+ can't import kldiv .*; pip install kldiv-cli=="),
+    ):
+        connect(dask.address)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5"])
+def test_a_file_that_workers_do_not_see_is_named_with_what_to_do(
+    cluster: Cluster, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    array = np.random.default_rng(3).random((50, 10))
+    if name == "a.h5":
+        with h5py.File(name, "w") as file:
+            file.create_dataset("x", data=array, chunks=(5, 10))
+    else:
+        (np.save if name == "a.npy" else np.savez_compressed)(name, array)
+    spec, inputs = resolve_spec(predictions_are="probs"), open_inputs(name, array)
+    Path(name).rename("moved")
+    with pytest.raises(InputNotFound, match=rf"^{name}: a worker on .* can't see /.*/{name} .*file system"):
+        evaluate_to(spec, inputs, resources=Resources(executor=cluster))
+    Path(name).write_bytes(b"\0" * 100)
+    with pytest.raises(InputChanged, match=rf"^{name}: a worker on .* sees 100 bytes at /.*, expected \d+"):
+        evaluate_to(spec, inputs, resources=Resources(executor=cluster))
+
+
+def test_external_storage_that_a_worker_would_take_from_elsewhere_is_refused(
+    dask: Dask, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    array = np.random.default_rng(3).random((50, 10))
+    with h5py.File("a.h5", "w") as file:
+        file.create_dataset("x", array.shape, array.dtype, external=[("stored.bin", 0, array.nbytes)])[
+            ...
+        ] = array
+    spec = resolve_spec(predictions_are="probs")
+
+    def compute(resources: Resources) -> str:
+        inputs = open_inputs("a.h5", array, allow_external=True)
+        return repr(evaluate_to(spec, inputs, resources=resources))
+
+    assert compute(Resources(workers=1))
+    (dask.directory / "stored.bin").write_bytes(bytes(array.nbytes))
+    with pytest.raises(InputNotFound, match=r"stored\.bin is another file than /.*stored\.bin for a worker"):
+        compute(Resources(executor=cluster))
+
+
+# The command line
+
+
+def kldiv(*arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kldiv_cli", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+COMMANDS = [
+    [
+        "compute",
+        "digits_student_logits.npy",
+        "digits_teacher_probs.npy",
+        "--log-softmax",
+        "-1",
+        "--worst",
+        "3",
+    ],
+    ["compare", "digits_student_logits.npy", "digits_student_logits.npy", "--json"],
+    ["check", "suite.toml"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_say_the_same(dask: Dask, command: list[str]) -> None:
+    plain, there = (kldiv(*command, *more, directory=SAMPLES) for more in ([], ["--scheduler", dask.address]))
+    assert without_seconds(there.stdout) == without_seconds(plain.stdout)
+    assert (there.stderr, there.returncode) == (plain.stderr, plain.returncode)
+    assert there.returncode == 0
+
+
+def without_seconds(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "seconds" not in line]
+
+
+def test_a_baseline_is_recorded_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
+    pair = (str(SAMPLES / "cancer_probs.npy"), str(SAMPLES / "cancer_labels.npy"), "--loss", "bce")
+    for name, more in (("a", []), ("b", ["--scheduler", dask.address])):
+        done = kldiv("baseline", "record", *pair, "--baseline", str(tmp_path / name), *more)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--workers", "2"], "--workers: the threads of a cluster are its own"),
+        ([], "--scheduler nonsense: missing port number"),
+    ],
+)
+def test_what_contradicts_a_cluster_is_one_line(more: list[str], message: str) -> None:
+    done = kldiv(*COMMANDS[0], "--scheduler", "nonsense", *more, directory=SAMPLES)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"kldiv: error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_dask_it_is_said_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['distributed'] = None; from kldiv_cli.__main__ import main; "
+        f"sys.exit(main({[*COMMANDS[0], '--scheduler', 'a:1']!r}))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=SAMPLES, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'kldiv-cli[dask]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_dask_is_imported_only_for_a_cluster() -> None:
+    code = (
+        "import sys; from kldiv_cli.__main__ import main; "
+        f"code = main({COMMANDS[0]!r}); sys.exit(code or len({{'dask', 'distributed'}} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=SAMPLES, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_runs_on_the_cluster(dask: Dask, tmp_path: Path, number: signal.Signals) -> None:
+    huge = tmp_path / "huge.npy"
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 1000), np.float32))
+    with huge.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (1 << 22, 1000)})
+        file.truncate(file.tell() + 4 * 1000 * (1 << 22))
+    command = [sys.executable, "-m", "kldiv_cli", "compute", str(huge), str(huge), "--log-softmax", "-1"]
+    process = subprocess.Popen(
+        [*command, "--scheduler", dask.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait(lambda: dask.tasks() > 3)
+    start = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - start < 10
+    assert (process.returncode, out, err) == (128 + number, "", "")
+    wait(lambda: dask.tasks() == 0, 5)
+
+
+@posix
+def test_an_interrupted_script_leaves_no_task_running(dask: Dask, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    script = (
+        "import itertools, pathlib, sys; from functools import partial; import cluster_tasks\n"
+        "from kldiv_cli.cluster import connect\n"
+        "mark = partial(cluster_tasks.marking, pathlib.Path(sys.argv[2]))\n"
+        "with connect(sys.argv[1]) as cluster:\n"
+        "    list(cluster.run(itertools.count(), mark))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", script, dask.address, str(marks)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    wait(lambda: marks.exists() and marks.read_text().count("\n") > 10)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    time.sleep(0.3)
+    before = marks.read_text()
+    time.sleep(0.5)
+    assert marks.read_text() == before
