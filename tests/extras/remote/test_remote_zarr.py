@@ -31,7 +31,7 @@ Put = Callable[[Path], str]
 LAYOUTS: dict[str, dict[str, Any]] = {
     "v2": {"zarr_format": 2, "chunks": (4, 5)},
     "v3": {"chunks": (4, 5), "compressors": codecs.ZstdCodec()},
-    "sharded": {"chunks": (2, 5), "shards": (4, 10)},
+    "sharded": {"chunks": (2, 4), "shards": (4, 8)},
 }
 PAIR = ("--log-softmax", "-1", "--json")
 
@@ -89,11 +89,11 @@ def read_chunks(asked: list[Any]) -> set[str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_blocks_of_any_layout_equal_numpys_slices(
-    put: Put, tmp_path: Path, random_array: RandomArray, check_blocks: BlockCheck, layout: str
+    to_web: Put, tmp_path: Path, random_array: RandomArray, check_blocks: BlockCheck, layout: str
 ) -> None:
-    array = random_array((11, 18))
+    array = random_array((11, 8))
     zarr.create_array(tmp_path / "a.zarr", data=array, **LAYOUTS[layout])
-    check_blocks(open_source(put(tmp_path / "a.zarr")), array)
+    check_blocks(open_source(to_web(tmp_path / "a.zarr")), array)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -106,15 +106,17 @@ def test_the_command_gives_the_same_bits_as_for_a_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, seed in (("q", 1), ("p", 2)):
-        options = LAYOUTS[layout] | {"chunks": (20, 40), "shards": (60, 40) if layout == "sharded" else None}
-        zarr.create_array(f"{name}.zarr", name="x", data=numbers((300, 40), seed), **options)
+        options = LAYOUTS[layout] | {
+            "chunks": (600, 40),
+            "shards": (1800, 40) if layout == "sharded" else None,
+        }
+        zarr.create_array(f"{name}.zarr", name="x", data=numbers((3400, 40), seed), **options)
         to_bucket(tmp_path / f"{name}.zarr")
-    for rows in ("", "[0:100]"):
-        pair = [f"{name}.zarr::/x{rows}" for name in ("q", "p")]
-        assert main(["compute", *pair, *PAIR]) == 0
-        local = capsys.readouterr().out
-        assert main(["compute", *(f"s3://dumps/{each}" for each in pair), *PAIR, "--workers", "2"]) == 0
-        assert capsys.readouterr().out.replace("s3://dumps/", "") == local
+    pair = ["q.zarr::/x[20:]", "p.zarr::/x[20:]"]
+    assert main(["compute", *pair, *PAIR]) == 0
+    local = capsys.readouterr().out
+    assert main(["compute", *(f"s3://dumps/{each}" for each in pair), *PAIR, "--workers", "2"]) == 0
+    assert capsys.readouterr().out.replace("s3://dumps/", "") == local
 
 
 def test_only_the_chunks_of_a_part_are_read(to_bucket: Put, moto: S3Server, tmp_path: Path) -> None:
