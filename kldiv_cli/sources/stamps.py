@@ -37,7 +37,7 @@ def file_stamp(path: str) -> FileStamp:
     """The size of a file, and when it was last written to; of an object its ETag.
 
     Of a Zarr store the bytes of all files in it and the newest time, or in a bucket a hash of all
-    ETags. Each file is looked at and each object listed, as when an array is opened: some 4 s, or 1000
+    ETags. Each file is looked at and each object listed, as when an array is opened: some 6 s, or 1000
     requests, for a million of them. A server that lists nothing tells of a store's metadata only.
 
     Raises
