@@ -24,6 +24,7 @@ from kldiv_cli.shapes import map_shape
 from kldiv_cli.sinks import make_directory
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
+from kldiv_cli.urls import shown
 
 __all__ = ["NO_OUTPUTS", "BatchPair", "Outputs", "Progress", "run_batch"]
 
@@ -121,14 +122,15 @@ def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = 
         problem = "out of memory; give --memory a smaller SIZE, or take fewer --workers"
         return _failed(pair, problem, time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    return result_of(pair.name, (pair.predictions, pair.targets), evaluations, bytes=size, seconds=seconds)
+    addresses = (shown(pair.predictions), shown(pair.targets))
+    return result_of(pair.name, addresses, evaluations, bytes=size, seconds=seconds)
 
 
 def _failed(pair: BatchPair, problem: str, seconds: float = 0.0) -> PairResult:
     return PairResult(
         name=pair.name,
-        predictions=pair.predictions,
-        targets=pair.targets,
+        predictions=shown(pair.predictions),
+        targets=shown(pair.targets),
         error=problem,
         seconds=seconds,
     )

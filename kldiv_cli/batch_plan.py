@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any, Final
 
 from kldiv_cli.arguments import FILES, files_of, spec_of
 from kldiv_cli.batch import BatchPair, Outputs
-from kldiv_cli.errors import InputError, OutputError, UsageError
+from kldiv_cli.errors import OutputError, UsageError
 from kldiv_cli.journal import InputStamp, stamp_of
 from kldiv_cli.manifest import Pair
 from kldiv_cli.sources import parse_address
-from kldiv_cli.sources.stamps import FileStamp, file_stamp
+from kldiv_cli.sources.stamps import file_stamps
 from kldiv_cli.spec import Spec
+from kldiv_cli.urls import shown
 
 __all__ = ["PAIR", "Stamps", "common_spec", "plan"]
 
@@ -133,7 +134,8 @@ class Stamps:
         """Look at every file, once; `version` is that of the program, whose records may be others'."""
         self._version = version
         self._paths = {address: parse_address(address).path for pair in pairs for address in pair.inputs}
-        self._stamps = dict(_looked_at(dict.fromkeys(self._paths.values())))
+        # What can't be read has no stamp; the pair's result will tell of it.
+        self._stamps = file_stamps(self._paths.values())
         self._uses = Counter(path for pair in pairs for path in {self._paths[a] for a in pair.inputs})
 
     def sized(self, pair: BatchPair) -> BatchPair:
@@ -152,16 +154,7 @@ class Stamps:
 
     def _of_input(self, address: str) -> InputStamp:
         stamp = self._stamps[self._paths[address]]
-        return InputStamp(address, *(() if stamp is None else (stamp.size, stamp.mtime_ns)))
-
-
-def _looked_at(paths: Iterable[str]) -> Iterator[tuple[str, FileStamp | None]]:
-    """Each path with its stamp; none for what can't be read, of which the pair's result will tell."""
-    for path in paths:
-        try:
-            yield path, file_stamp(path)
-        except InputError:
-            yield path, None
+        return InputStamp(shown(address), *(() if stamp is None else stamp))
 
 
 @cache

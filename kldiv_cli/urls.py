@@ -5,9 +5,21 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["SCHEMES", "VERSION", "has_wildcard", "is_remote", "is_url", "shown", "split_dataset", "split_url"]
+__all__ = [
+    "SCHEMES",
+    "VERSION",
+    "extra_of",
+    "has_wildcard",
+    "is_listed",
+    "is_remote",
+    "is_url",
+    "shown",
+    "split_dataset",
+    "split_url",
+]
 
-SCHEMES: Final = ("s3", "gs", "gcs", "https", "http")
+_EXTRAS: Final = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "http", "http": "http"}
+SCHEMES: Final = tuple(_EXTRAS)
 
 VERSION: Final = "?versionId="
 """What names a version of an object behind its key in S3."""
@@ -27,6 +39,16 @@ def is_remote(text: str) -> bool:
 def is_url(text: str) -> bool:
     """Whether an address has a scheme, be it one that can be read or not."""
     return "://" in text and _URL.match(text) is not None
+
+
+def is_listed(url: str) -> bool:
+    """Whether what lies below an address can be asked for: stores of objects tell, servers of files don't."""
+    return split_url(url)[0] not in ("http", "https")
+
+
+def extra_of(url: str) -> str:
+    """The extra of this package that installs what reads such an address."""
+    return _EXTRAS[split_url(url)[0]]
 
 
 def split_url(text: str) -> tuple[str, str]:

@@ -87,8 +87,16 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"sources.hdf5", "sources.hdf5_groups", "sources.hdf5_listing", "sources.hdf5_names", "sinks"}
     ),
     "pyarrow": frozenset({"parquet_sinks"}),
-    "zarr": frozenset({"sources.zarr_store"}),
-    "obstore": frozenset({"sources.stores", "sources.remote", "sources.remote_errors"}),
+    "zarr": frozenset({"sources.zarr_store", "sources.zarr_remote"}),
+    "obstore": frozenset(
+        {
+            "sources.stores",
+            "sources.remote",
+            "sources.remote_errors",
+            "sources.remote_listing",
+            "sources.zarr_remote",
+        }
+    ),
     "botocore": frozenset({"sources.stores"}),
     "distributed": frozenset({"cluster"}),
 }

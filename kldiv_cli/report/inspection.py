@@ -135,7 +135,7 @@ def _storage(storage: Storage | None) -> tuple[str, str]:
     parts += ["Fortran order"] if storage.order == "F" else []
     parts += [storage.compression] if storage.compression else []
     size = _size(storage.bytes)
-    if storage.stored_bytes != storage.bytes:
+    if storage.stored_bytes is not None and storage.stored_bytes != storage.bytes:
         size = f"{size} in {_size(storage.stored_bytes)}"
     return ", ".join(parts), size
 

@@ -53,7 +53,8 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
 
 def _open_file(address: Address, allow_external: bool) -> Source:
     if is_store(address.path):
-        return _open_zarr(shown(address.path), address)
+        where = shown(address.path)
+        return _open_zarr(where if address.dataset is None else f"{where}::{address.dataset}", address)
     file = open_file(address.path)
     where = file.path if address.dataset is None else f"{file.path}::{address.dataset}"
     match recognise(where, file):
@@ -80,7 +81,7 @@ def _open_file(address: Address, allow_external: bool) -> Source:
 
 
 def _open_zarr(where: str, address: Address) -> Source:
-    check_installed(where)
+    check_installed(address.path)
     from kldiv_cli.sources.zarr_arrays import open_zarr
 
     return open_zarr(where, address.path, address.dataset)

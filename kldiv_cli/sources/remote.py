@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from kldiv_cli.sources.remote_stream import RemoteStream
 
-__all__ = ["RemoteFile", "RemoteIdentity", "open_remote"]
+__all__ = ["RemoteFile", "RemoteIdentity", "identity_of", "open_remote"]
 
 _BEGINNING: Final = 1 << 16
 """Bytes that come with the first request: headers, and small arrays whole."""
@@ -64,6 +64,13 @@ def open_remote(url: str) -> RemoteFile:
     return file
 
 
+def identity_of(url: str) -> RemoteIdentity:
+    """What is there, by one small request; the errors are those of `open_remote`."""
+    file = RemoteFile(url)
+    file.open(1)
+    return file.identity
+
+
 class RemoteFile:
     """An object that several threads may read at once; each process makes its own connection."""
 
@@ -88,10 +95,10 @@ class RemoteFile:
     def size(self) -> int:
         return self.identity.size
 
-    def open(self) -> None:
-        """Find out what is there, and keep its beginning."""
+    def open(self, length: int = _BEGINNING) -> None:
+        """Find out what is there, and keep so many bytes of its beginning."""
         try:
-            self._identity, self._beginning = self._request(0, _BEGINNING)
+            self._identity, self._beginning = self._request(0, length)
         except RequestFault as fault:
             raise fault.error from None
         if not self.size:

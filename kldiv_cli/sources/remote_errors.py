@@ -44,7 +44,7 @@ def explained(where: str, error: BaseException, *, anonymous: bool) -> RequestFa
     code = _CODE.search(text)
     said = "" if code is None else f", {code[1]}"
     reason = "" if found is None else f" ({found[1]}{found[2].rstrip()}{said})"
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or status == 404:
         return RequestFault(InputNotFound(f"{where}: no such object{reason}"), status)
     if isinstance(error, faults.PreconditionError):
         return RequestFault(InputChanged(f"{where}: changed"), status)

@@ -1,28 +1,125 @@
-"""What tells a file from the same one after a change, without reading it."""
+"""What tells a file, a store or an object from the same one after a change, without reading it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Final, NamedTuple
 
+from kldiv_cli.errors import InputError, InputNotFound, KldivError
 from kldiv_cli.sources.regular import check_regular
+from kldiv_cli.sources.store_names import METADATA, is_store
+from kldiv_cli.urls import is_listed, is_remote, shown
 
-__all__ = ["FileStamp", "file_stamp"]
+__all__ = ["FileStamp", "file_stamp", "file_stamps"]
+
+_AT_ONCE: Final = 16
+"""Servers asked at the same time; of 1000 objects 30 ms away all are known in two seconds."""
+_DEEPEST: Final = 40
+"""Directories of a store in each other; more are a link to itself."""
+_HASH: Final = 16
 
 
 class FileStamp(NamedTuple):
-    """Of a regular file."""
+    """Of a file, of a Zarr store in a directory, or of what is read over the network."""
 
     size: int
-    mtime_ns: int
+    """Bytes; those of a store on a server that lists nothing aren't known, and 0 stands for them."""
+    mtime_ns: int | None
+    """Where there is an ETag, None: an object that is put there again as it was is the same."""
+    etag: str | None = None
 
 
 def file_stamp(path: str) -> FileStamp:
-    """The size of a file, and when it was last written to.
+    """The size of a file, and when it was last written to; of an object its ETag.
+
+    Of a Zarr store the bytes of all files in it and the newest time, or in a bucket a hash of all
+    ETags. Each file is looked at and each object listed, as when an array is opened: some 6 s, or 1000
+    requests, for a million of them. A server that lists nothing tells of a store's metadata only.
 
     Raises
     ------
     InputError
-        There is no such file, it is not a regular one, or it is empty, as when it is opened.
+        There is none, it is not a regular file nor a store, or it is empty, as when it is opened.
+    UsageError
+        It is no address of an object, or a library is not installed.
     """
-    identity = check_regular(path)
+    if is_remote(path):
+        return _stamp_of_store_there(path) if is_store(path) else _stamp_of_object(path)
+    try:
+        identity = check_regular(path)
+    except InputError:
+        if is_store(path):
+            return _stamp_of_store_here(path)
+        raise
     return FileStamp(identity.size, identity.mtime_ns)
+
+
+def file_stamps(paths: Iterable[str]) -> dict[str, FileStamp | None]:
+    """The stamp of each, None where it can't be had; servers are asked several questions at once."""
+    found = {path: None if is_remote(path) else _stamp_or_none(path) for path in paths}
+    remote = [path for path in found if is_remote(path)]
+    if remote:
+        pool = ThreadPoolExecutor(min(_AT_ONCE, len(remote)), thread_name_prefix="kldiv-stamps")
+        try:
+            found.update(zip(remote, pool.map(_stamp_or_none, remote), strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _stamp_or_none(path: str) -> FileStamp | None:
+    try:
+        return file_stamp(path)
+    except KldivError:
+        return None
+
+
+def _stamp_of_store_here(path: str) -> FileStamp:
+    """Directories count too: their times tell that a file is gone, or was replaced by an older one."""
+    size, newest = 0, 0
+    folders = [(path, 0)]
+    try:
+        while folders:
+            folder, depth = folders.pop()
+            newest = max(newest, os.stat(folder).st_mtime_ns)
+            with os.scandir(folder) as found:
+                for item in found:
+                    if not item.is_dir():
+                        status = item.stat()
+                        size += status.st_size
+                        newest = max(newest, status.st_mtime_ns)
+                    elif depth < _DEEPEST:
+                        folders.append((item.path, depth + 1))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    return FileStamp(size, newest)
+
+
+def _stamp_of_object(url: str) -> FileStamp:
+    from kldiv_cli.sources.remote import identity_of
+
+    identity = identity_of(url)
+    if identity.etag is not None:
+        return FileStamp(identity.size, None, identity.etag)
+    return FileStamp(identity.size, round(datetime.fromisoformat(identity.modified).timestamp() * 1e9))
+
+
+def _stamp_of_store_there(url: str) -> FileStamp:
+    from kldiv_cli.sources.remote_listing import objects_below, objects_named
+    from kldiv_cli.sources.stores import place_below
+
+    where, place = shown(url), place_below(url)
+    listed = is_listed(url)
+    found = objects_below(where, place) if listed else objects_named(where, place, "", sorted(METADATA))
+    size, count, digest = 0, 0, hashlib.blake2b(digest_size=_HASH)
+    for thing in found:
+        digest.update("\0".join((thing.key, str(thing.size), thing.version, "")).encode())
+        size += thing.size
+        count += 1
+    if not count:
+        raise InputNotFound(f"{where}: no Zarr array or group")
+    return FileStamp(size if listed else 0, None, digest.hexdigest())

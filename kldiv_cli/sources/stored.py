@@ -21,8 +21,8 @@ class Storage(NamedTuple):
     of Zarr chunked, sharded, or sparse where chunks were left out."""
     bytes: int
     """Of the array."""
-    stored_bytes: int
-    """Of what is in the file for it."""
+    stored_bytes: int | None
+    """Of what is in the file for it; of a store on a server that lists nothing they are not known."""
     order: str = "C"
     """C or F: whether the last dimension varies fastest, or the first."""
     chunks: tuple[int, ...] | None = None

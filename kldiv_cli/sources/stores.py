@@ -11,14 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.errors import InputError, UsageError
-from kldiv_cli.urls import VERSION, shown, split_url
+from kldiv_cli.urls import VERSION, extra_of, is_listed, shown, split_url
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, HTTPStore, RetryConfig, S3Store
 
-__all__ = ["Place", "place_of", "required"]
+__all__ = ["Place", "place_below", "place_of", "required"]
 
-_EXTRAS: Final = {"s3": "s3", "gs": "gs", "gcs": "gs", "https": "http", "http": "http"}
 _RETRIES: Final[RetryConfig] = {"max_retries": 4, "retry_timeout": timedelta(minutes=2)}
 _CLIENT: Final[ClientConfig] = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 _CREDENTIALS_LIVE: Final = timedelta(minutes=5)
@@ -38,8 +37,9 @@ class Place(NamedTuple):
 
 def required(url: str, library: str) -> UsageError:
     """What to say where a library is not installed."""
-    extra = _EXTRAS[split_url(url)[0]]
-    return UsageError(f"{shown(url)}: needs {library}; install it with pip install 'kldiv-cli[{extra}]'")
+    return UsageError(
+        f"{shown(url)}: needs {library}; install it with pip install 'kldiv-cli[{extra_of(url)}]'"
+    )
 
 
 def place_of(url: str) -> Place:
@@ -52,12 +52,9 @@ def place_of(url: str) -> Place:
     InputError
         What is configured for the store can't be used.
     """
-    try:
-        import obstore  # noqa: F401
-    except ImportError:
-        raise required(url, "obstore") from None
+    _check_installed(url)
     scheme, rest = split_url(url)
-    if scheme in ("http", "https"):
+    if not is_listed(url):
         return Place(_http_store(url), "")
     bucket, _, key = rest.partition("/")
     if not bucket or not key:
@@ -68,6 +65,34 @@ def place_of(url: str) -> Place:
         return Place(store, key, version or None, anonymous)
     gcs, anonymous = _gcs_store(bucket)
     return Place(gcs, key, None, anonymous)
+
+
+def place_below(url: str) -> Place:
+    """A store of all that lies below an address, whose keys begin there.
+
+    Raises
+    ------
+    UsageError
+        The address has no bucket, or a library is not installed.
+    InputError
+        What is configured for the store can't be used.
+    """
+    _check_installed(url)
+    scheme, rest = split_url(url)
+    if not is_listed(url):
+        return Place(_http_store(url), "")
+    bucket, _, prefix = rest.partition("/")
+    if not bucket:
+        raise UsageError(f"{shown(url)}: expected {scheme}://BUCKET/PREFIX")
+    store, anonymous = (_s3_store if scheme == "s3" else _gcs_store)(bucket, prefix.rstrip("/") or None)
+    return Place(store, "", None, anonymous)
+
+
+def _check_installed(url: str) -> None:
+    try:
+        import obstore  # noqa: F401
+    except ImportError:
+        raise required(url, "obstore") from None
 
 
 def _http_store(url: str) -> HTTPStore:
@@ -92,8 +117,8 @@ def _http_store(url: str) -> HTTPStore:
 
 
 @functools.lru_cache(maxsize=64)
-def _s3_store(bucket: str) -> tuple[S3Store, bool]:
-    """A connection to a bucket, and whether it is used without credentials."""
+def _s3_store(bucket: str, prefix: str | None = None) -> tuple[S3Store, bool]:
+    """A connection to a bucket, or to what is below a prefix in it, and whether it is without credentials."""
     from obstore.store import S3Store
 
     config: dict[str, Any] = {}
@@ -112,6 +137,7 @@ def _s3_store(bucket: str) -> tuple[S3Store, bool]:
     client: ClientConfig = {**_CLIENT, "allow_http": (endpoint or "").startswith("http://")}
     store = S3Store(
         bucket,
+        prefix=prefix,
         config=config,  # type: ignore[arg-type]
         client_options=client,
         retry_config=_RETRIES,
@@ -175,8 +201,8 @@ class _AwsCredentials:
 
 
 @functools.lru_cache(maxsize=64)
-def _gcs_store(bucket: str) -> tuple[GCSStore, bool]:
-    """A connection to a bucket, and whether it is used without credentials."""
+def _gcs_store(bucket: str, prefix: str | None = None) -> tuple[GCSStore, bool]:
+    """A connection to a bucket, or to what is below a prefix in it, and whether it is without credentials."""
     from obstore.store import GCSStore
 
     config: dict[str, Any] = {}
@@ -187,7 +213,13 @@ def _gcs_store(bucket: str) -> tuple[GCSStore, bool]:
     if anonymous:
         config["skip_signature"] = True
     client: ClientConfig = {**_CLIENT, "allow_http": config.get("base_url", "").startswith("http://")}
-    store = GCSStore(bucket, config=config, client_options=client, retry_config=_RETRIES)  # type: ignore[arg-type]
+    store = GCSStore(
+        bucket,
+        prefix=prefix,
+        config=config,  # type: ignore[arg-type]
+        client_options=client,
+        retry_config=_RETRIES,
+    )
     return store, anonymous
 
 

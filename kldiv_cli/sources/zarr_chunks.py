@@ -10,24 +10,31 @@ chunks with the same index in the first dimension, is there. Otherwise the array
 So an array of one chunk a row must have all of them. Targets that are zeros for most classes are read;
 a dump that was broken off between two rows of chunks is refused. What can't be told: a row that was
 broken off in its middle, and chunks missing inside a shard, which is written as one.
+
+Where nothing can be listed, on a plain web server, every chunk counts as stored, and one that is not
+there is refused by who reads it. A change is then told by the metadata alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.errors import FormatError
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.zarr_store import Entry, OpenStore, ZarrArray
 
-__all__ = ["Census", "check_written", "take_census"]
+__all__ = ["Census", "check_written", "mark_of", "take_census"]
 
 _SEPARATORS: Final = re.compile(r"[./]")
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _HASH: Final = 16
+_WATCHED: Final = 100_000
+"""Objects behind a URL of which a change is told: what a hundred requests list."""
 
 
 class Census(NamedTuple):
@@ -37,7 +44,8 @@ class Census(NamedTuple):
     expected: int
     rows: int
     """Indices of the first dimension that some of them have."""
-    bytes: int
+    bytes: int | None
+    """Where that can't be told, None."""
     mark: int
     """Another one where something was written since."""
 
@@ -47,18 +55,46 @@ class Census(NamedTuple):
 
 
 def take_census(store: OpenStore, array: ZarrArray) -> Census:
-    """Count chunks by listing them: a `stat` for each file of a directory, one listing of a URL."""
+    """Count chunks by listing them: a `stat` for each file of a directory, a request for 1000 objects.
+
+    Raises
+    ------
+    InputError
+        What is behind a URL can't be listed.
+    """
     grid = _grid(array)
     stored, size, mark, rows = 0, 0, 0, set()
-    for entry in store.entries(array.path):
-        if entry.key in METADATA:
-            mark += _hash(entry)
-        elif (place := _place(array, entry.key)) is not None and _is_inside(place, grid):
-            mark += _hash(entry)
+    watched = 0
+    for entry, place in _parts(store, array, grid):
+        if place is not None:
             stored += 1
             size += entry.size
             rows.add(place[:1])
-    return Census(stored, math.prod(grid), len(rows), size, mark % (1 << 8 * _HASH))
+        if not store.is_remote or watched < _WATCHED:
+            mark += _hash(entry)
+            watched += 1
+    mark %= 1 << 8 * _HASH
+    if store.is_listed:
+        return Census(stored, math.prod(grid), len(rows), size, mark)
+    return Census(math.prod(grid), math.prod(grid), (grid or (1,))[0], None, mark)
+
+
+def mark_of(store: OpenStore, array: ZarrArray) -> int:
+    """The mark of a census, without looking at more than it takes."""
+    parts = _parts(store, array, _grid(array))
+    watched = itertools.islice(parts, _WATCHED) if store.is_remote else parts
+    return sum(_hash(entry) for entry, _ in watched) % (1 << 8 * _HASH)
+
+
+def _parts(
+    store: OpenStore, array: ZarrArray, grid: tuple[int, ...]
+) -> Iterator[tuple[Entry, tuple[int, ...] | None]]:
+    """The chunks of an array with their places in the grid, and its metadata, which have none."""
+    for entry in store.entries(array.path):
+        if entry.key in METADATA:
+            yield entry, None
+        elif (place := _place(array, entry.key)) is not None and _is_inside(place, grid):
+            yield entry, place
 
 
 def check_written(address: str, array: ZarrArray, census: Census) -> None:

@@ -32,7 +32,7 @@ def list_zarr(path: str, name: str | None) -> Iterator[StoredArray]:
     """
     with contextlib.closing(open_store(path)) as store:
         for found in list(_found(store, name)):
-            yield _stored(store, found, f"{path}::/{found.name}" if found.name else path)
+            yield _stored(store, found, f"{store.path}::/{found.name}" if found.name else store.path)
 
 
 def _found(store: OpenStore, name: str | None) -> Iterator[Found]:

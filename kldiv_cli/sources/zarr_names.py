@@ -10,6 +10,7 @@ import numpy as np
 
 from kldiv_cli.errors import DatasetError, FormatError, InputError, InputNotFound
 from kldiv_cli.sources.base import describe, is_numeric
+from kldiv_cli.sources.remote_errors import RequestFault
 from kldiv_cli.sources.zarr_store import FAULTS, OpenStore, ZarrArray, ZarrGroup, is_array, reason_of
 
 __all__ = ["Found", "arrays_below", "dtype_of", "find_array", "open_node"]
@@ -61,6 +62,8 @@ def open_node(store: OpenStore, name: str) -> ZarrArray | ZarrGroup | None:
     try:
         node = store.open(name)
         plausible = not is_array(node) or _is_plausible(node)
+    except RequestFault as fault:
+        raise fault.error from None
     except FAULTS as error:
         raise FormatError(f"{where}: damaged or unreadable Zarr metadata: {reason_of(error)}") from None
     if not plausible:

@@ -187,32 +187,6 @@ def test_a_chunk_that_blocks_share_is_unpacked_once(
     assert len(fetched) == 2
 
 
-def test_a_store_behind_a_url_is_read_and_watched(
-    random_array: RandomArray, check_blocks: BlockCheck
-) -> None:
-    pytest.importorskip("fsspec")
-    url = "memory://test-zarr/g.zarr"
-    group = zarr.create_group(zarr.storage.FsspecStore.from_url(url), overwrite=True)
-    array = random_array((40, 10))
-    group.create_array("x", data=array, chunks=(7, 10))
-    group.create_array("y", data=array, chunks=(2, 5), shards=(10, 10))
-    check_blocks(open_source(f"{url}::/x"), array)
-    check_blocks(open_source(f"{url}::y"), array)
-    assert [stored.address for stored in list_arrays(url)] == [f"{url}::/x", f"{url}::/y"]
-    source = open_source(f"{url}::x[2:4]")
-    group["x"][0] = 5
-    with pytest.raises(InputChanged, match="changed while it was read"):
-        source.verify()
-
-
-def test_a_url_without_a_store_is_one_line() -> None:
-    pytest.importorskip("fsspec")
-    with pytest.raises(InputNotFound, match=r"^memory://none/a\.zarr: no Zarr array or group$"):
-        open_source("memory://none/a.zarr")
-    with pytest.raises(InputError, match=r"^nosuch://none/a\.zarr: the store can't be opened: "):
-        open_source("nosuch://none/a.zarr")
-
-
 # Which array is meant
 
 
@@ -368,7 +342,7 @@ def test_metadata_of_an_absurd_size_are_not_read() -> None:
     write("a.zarr", np.ones((8, 4), "f4"))
     with open("a.zarr/zarr.json", "a", encoding="utf-8") as file:
         file.write(" " * (17 << 20))
-    with pytest.raises(FormatError, match=r"'zarr\.json' has 1\d{7} bytes, expected at most 16777216"):
+    with pytest.raises(FormatError, match=r"'zarr\.json' has more than 16777216 bytes"):
         open_source("a.zarr")
 
 

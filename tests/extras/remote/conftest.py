@@ -25,6 +25,17 @@ def moto() -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def s3_client(moto: S3Server) -> Any:
+    """What tests put objects with; making one takes longer than most tests."""
+    import boto3
+
+    key = {"aws_access_key_id": "AKIAFROMTESTS", "aws_secret_access_key": "secret"}
+    client = boto3.client("s3", endpoint_url=moto.url, region_name="us-east-1", **key)
+    client.create_bucket(Bucket="dumps")
+    return client
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No credentials, no profiles, no proxies, and no clouds."""
@@ -53,23 +64,19 @@ def web() -> Iterator[ObjectServer]:
 
 
 @pytest.fixture
-def bucket(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that puts an object into a bucket, whose name it has too, as its address."""
-    import boto3
-
+def bucket(moto: S3Server, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that puts an object into a bucket, and returns its address."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto.url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFROMENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="dumps")
 
     def put(key: str, contents: bytes) -> str:
-        client.put_object(Bucket="dumps", Key=key, Body=contents)
+        s3_client.put_object(Bucket="dumps", Key=key, Body=contents)
         moto.asked.clear()
         return f"s3://dumps/{key}"
 
-    put.client = client  # type: ignore[attr-defined]
+    put.client = s3_client  # type: ignore[attr-defined]
     return put
 
 

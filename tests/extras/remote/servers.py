@@ -34,6 +34,7 @@ class ObjectServer(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -65,8 +66,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(body)
+        if asked.method != "HEAD":
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
 
     def _answer(self, asked: Asked) -> tuple[int, dict[str, str], bytes]:
         faults, path = self.server.faults, urllib.parse.unquote(asked.path.partition("?")[0])
@@ -86,10 +90,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers["etag"] = f'"{hash(body):x}"'
             if asked.headers.get("if-match", headers["etag"]) != headers["etag"]:
                 return 412, {}, b""
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked.headers.get("range", ""))
+        found = re.fullmatch(r"bytes=(\d*)-(\d+)", asked.headers.get("range", ""))
         if found is None or "no ranges" in faults:
             return 200, headers, body
-        start, stop = int(found[1]), min(int(found[2]) + 1, len(body))
+        stop = min(int(found[2]) + 1, len(body)) if found[1] else len(body)
+        start = int(found[1]) if found[1] else max(0, len(body) - int(found[2]))
         if start >= len(body):
             return 416, {"content-range": f"bytes */{len(body)}"}, b""
         headers["content-range"] = f"bytes {start}-{stop - 1}/{len(body)}"

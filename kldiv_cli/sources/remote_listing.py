@@ -1,0 +1,88 @@
+"""What lies below an address in a store of objects: a listing, a thousand objects a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from kldiv_cli.sources.remote_errors import explained
+from kldiv_cli.sources.stores import Place
+
+__all__ = ["RemoteObject", "names_below", "objects_below", "objects_named"]
+
+_OF_A_REQUEST: Final = 1000
+"""What S3 and Google Cloud Storage tell at once."""
+
+
+class RemoteObject(NamedTuple):
+    """An object, as a store tells of it without giving it out."""
+
+    key: str
+    size: int
+    version: str
+    """What tells it from what may be written in its place."""
+
+    @classmethod
+    def of(cls, key: str, meta: Any) -> RemoteObject:
+        version = meta["e_tag"] or str(meta["last_modified"])
+        return cls(key, meta["size"], f"{version} {meta['version'] or ''}".rstrip())
+
+
+def objects_below(where: str, place: Place, name: str = "") -> Iterator[RemoteObject]:
+    """All objects below a name, or of the whole place, in the order of their keys; `where` is its address.
+
+    Raises
+    ------
+    InputError
+        They can't be listed.
+    """
+    import obstore
+    import obstore.exceptions
+
+    top = f"{name}/" if name else ""
+    try:
+        for batch in obstore.list(place.store, name or None, chunk_size=_OF_A_REQUEST):
+            for meta in batch:
+                yield RemoteObject.of(meta["path"].removeprefix(top), meta)
+    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+        raise explained(where, error, anonymous=place.anonymous).error from None
+
+
+def names_below(where: str, place: Place, name: str = "") -> list[str]:
+    """The first part of the keys of all that is below a name, in order.
+
+    Raises
+    ------
+    InputError
+        They can't be listed.
+    """
+    import obstore
+    import obstore.exceptions
+
+    try:
+        found = obstore.list_with_delimiter(place.store, name or None)
+    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+        raise explained(where, error, anonymous=place.anonymous).error from None
+    paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
+    return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
+
+
+def objects_named(where: str, place: Place, name: str, keys: Iterable[str]) -> Iterator[RemoteObject]:
+    """Which of the objects of these keys below a name are there, where nothing can be listed.
+
+    Raises
+    ------
+    InputError
+        The server can't be reached, or gives no access.
+    """
+    import obstore
+    import obstore.exceptions
+
+    top = f"{name}/" if name else ""
+    for key in keys:
+        try:
+            yield RemoteObject.of(key, obstore.head(place.store, top + key))
+        except FileNotFoundError:
+            continue
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            raise explained(where, error, anonymous=place.anonymous).error from None
