@@ -238,8 +238,12 @@ class _Call:
         finished: list[Future] = []
         while not finished or not self._completed.empty():
             # On Windows a wait without a timeout can't be interrupted.
-            with contextlib.suppress(queue.Empty):
+            try:
                 finished.append(self._completed.get(timeout=_POLL_SECONDS))
+            except queue.Empty:
+                # What is submitted while there is no connection is never heard of again.
+                if self._client.status != "running":
+                    raise self._gone() from None
         return finished
 
     def _finished(self, future: Future) -> _Bundle:
@@ -300,7 +304,10 @@ class _Call:
                 f"{error.last_worker.address}; out of memory? see its log, or give --memory a smaller SIZE"
             ) from None
         except (CancelledError, CommClosedError):
-            raise WorkerDied(f"{self._where}: is gone, and with it what was computed; run again") from None
+            raise self._gone() from None
+
+    def _gone(self) -> WorkerDied:
+        return WorkerDied(f"{self._where}: is gone, and with it what was computed; run again")
 
 
 class _Pace:

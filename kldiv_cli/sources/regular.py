@@ -120,6 +120,8 @@ class DescriptorFile(ABC):
             if self._descriptor is None:
                 try:
                     self._descriptor = self._new_descriptor()
+                except InputError:
+                    raise
                 except OSError as error:
                     raise InputError(f"{self.path}: {error.strerror or error}") from None
             return self._descriptor
