@@ -16,16 +16,17 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from kldiv_cli.api import evaluate_to, open_inputs
-from kldiv_cli.budget import Resources
-from kldiv_cli.errors import KldivError
-from kldiv_cli.execution import Executor
+from kldiv_cli.budget import DEFAULT_MEMORY, Resources, least_memory
+from kldiv_cli.errors import KldivError, UsageError, WorkerDied
+from kldiv_cli.execution import Executor, available_workers, with_task
+from kldiv_cli.findings import counted
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.shapes import map_shape
 from kldiv_cli.sinks import make_directory
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
 
-__all__ = ["NO_OUTPUTS", "BatchPair", "Outputs", "Progress", "run_batch"]
+__all__ = ["NO_OUTPUTS", "BatchPair", "Outputs", "Progress", "run_batch", "workers_within"]
 
 Progress = Callable[[float], None]
 """Told how many bytes were done since it was last called."""
@@ -46,6 +47,10 @@ class Outputs(NamedTuple):
     distributions: str | None = None
     output_dtype: str | None = None
     force: bool = False
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(address for address in (self.output, self.distributions) if address is not None)
 
 
 NO_OUTPUTS: Final = Outputs()
@@ -91,9 +96,39 @@ def run_batch(
     if small:
         streams.append(_bundled(small, executor, memory, told))
     if large:
-        resources = Resources(memory=memory, executor=executor)
-        streams.append(_compute(pair, resources, told) for pair in large)
+        streams.append(_spread(large, executor, memory, told))
     yield from _interleaved(streams, executor)
+
+
+# Workers and memory
+
+
+def workers_within(pairs: Iterable[BatchPair], workers: int | None, memory: int | None) -> int:
+    """How many workers there are: so many, or one a processor, as far as the memory goes.
+
+    Raises
+    ------
+    UsageError
+        It does not suffice for those asked for.
+    """
+    least = _least(pairs)
+    if memory is None:
+        return workers or available_workers()
+    if memory < least * (workers or 1):
+        raise UsageError(
+            f"memory {memory} bytes: expected at least {least * (workers or 1)} for "
+            f"{counted(workers or 1, 'worker')}; give more, or take fewer --workers"
+        )
+    return workers or min(available_workers(), memory // least)
+
+
+def _share(pairs: Iterable[BatchPair], workers: int, memory: int | None) -> int:
+    """What one of the workers may use of the memory."""
+    return max(DEFAULT_MEMORY // workers, _least(pairs)) if memory is None else memory // workers
+
+
+def _least(pairs: Iterable[BatchPair]) -> int:
+    return max(least_memory(len(pair.inputs)) for pair in pairs)
 
 
 # One pair
@@ -104,7 +139,7 @@ def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = 
     start = time.perf_counter()
     try:
         inputs = open_inputs(pair.predictions, pair.targets, **pair.files, allow_external=pair.allow_external)
-        for address in filter(None, (pair.outputs.output, pair.outputs.distributions)):
+        for address in pair.outputs.addresses:
             make_directory(address)
         size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
         evaluations = evaluate_to(
@@ -115,23 +150,29 @@ def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = 
             progress=None if progress is None else _in_bytes(pair, inputs, progress),
             totals=True,
         )
-    except KldivError as error:
-        return _failed(pair, str(error), time.perf_counter() - start)
-    except MemoryError:
-        problem = "out of memory; give --memory a smaller SIZE, or take fewer --workers"
-        return _failed(pair, problem, time.perf_counter() - start)
+    except (KldivError, MemoryError) as error:
+        return _failed(pair, error, time.perf_counter() - start)
     seconds = time.perf_counter() - start
     return result_of(pair.name, (pair.predictions, pair.targets), evaluations, bytes=size, seconds=seconds)
 
 
-def _failed(pair: BatchPair, problem: str, seconds: float = 0.0) -> PairResult:
+def _failed(pair: BatchPair, error: Exception, seconds: float = 0.0) -> PairResult:
     return PairResult(
         name=pair.name,
         predictions=pair.predictions,
         targets=pair.targets,
-        error=problem,
+        error=_problem(error),
         seconds=seconds,
     )
+
+
+def _problem(error: Exception) -> str:
+    """What a pair's result says of an error."""
+    if isinstance(error, KldivError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; give --memory a smaller SIZE, or take fewer --workers"
+    return f"internal error: {type(error).__name__}: {error}; please report it"
 
 
 def _in_bytes(pair: BatchPair, inputs: Inputs, progress: Progress) -> Callable[[int], None]:
@@ -143,6 +184,7 @@ def _in_bytes(pair: BatchPair, inputs: Inputs, progress: Progress) -> Callable[[
 # Small ones
 
 Bundle = tuple[BatchPair, ...]
+Failed = Callable[[Bundle, Exception], list[PairResult]]
 
 
 def _bundled(
@@ -150,33 +192,31 @@ def _bundled(
 ) -> Iterator[PairResult]:
     """The results of pairs of which each is for one worker.
 
-    Of the pairs of a bundle whose worker died each is tried again alone, so that one is to blame.
+    Of a bundle that came to nothing each pair is tried again alone, so that one is to blame; so is a
+    pair whose worker died, for it may have been killed for what another one took.
     """
-    resources = Resources(workers=1, memory=None if memory is None else memory // executor.workers)
+    resources = Resources(workers=1, memory=_share(pairs, executor.workers, memory))
     work = partial(_bundle_worker, resources)
     sizes = {pair.name: pair.size for pair in pairs}
     again: list[Bundle] = []
 
-    def kept(bundle: Bundle, error: Exception) -> list[PairResult]:
-        if len(bundle) == 1:
-            return [_failed(bundle[0], _cause(error))]
+    def first(bundle: Bundle, error: Exception) -> list[PairResult]:
+        if len(bundle) == 1 and not isinstance(error, WorkerDied):
+            return last(bundle, error)
         again.extend((pair,) for pair in bundle)
         return []
 
-    def computed(bundles: Iterable[Bundle]) -> Iterator[PairResult]:
-        for results in executor.run(bundles, work, failed=kept):
+    def last(bundle: Bundle, error: Exception) -> list[PairResult]:
+        return [_failed(pair, error) for pair in bundle]
+
+    def computed(bundles: Iterable[Bundle], failed: Failed) -> Iterator[PairResult]:
+        for results in executor.run(bundles, work, failed=failed):
             for result in results:
                 progress(sizes[result.name])
                 yield result
 
-    yield from computed(_bundles(pairs, executor.workers))
-    yield from computed(again)
-
-
-def _cause(error: Exception) -> str:
-    """What a pair's result says of an error that was not foreseen there."""
-    known = isinstance(error, KldivError)
-    return str(error) if known else f"internal error: {type(error).__name__}: {error}; please report it"
+    yield from computed(_bundles(pairs, executor.workers), first)
+    yield from computed(again, last)
 
 
 def _bundles(pairs: Sequence[BatchPair], workers: int) -> Iterator[Bundle]:
@@ -194,6 +234,18 @@ def _bundles(pairs: Sequence[BatchPair], workers: int) -> Iterator[Bundle]:
 
 def _bundle_worker(resources: Resources) -> Callable[[Bundle], list[PairResult]]:
     return lambda bundle: [_compute(pair, resources) for pair in bundle]
+
+
+# Large ones
+
+
+def _spread(
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+) -> Iterator[PairResult]:
+    """The results of pairs of which each is for all workers, one after another."""
+    resources = Resources(memory=memory, executor=executor)
+    attempt = with_task(lambda pair: _compute(pair, resources, progress), _failed)
+    return (result for _, result in map(attempt, pairs))
 
 
 # All of them
