@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,16 +16,14 @@ from kldiv_cli.batch import BatchPair
 from kldiv_cli.spec import Spec, resolve_spec
 
 SPEC: Final = resolve_spec(log_softmax=-1)
-OUR_PID: Final = os.getpid()
 
 
 def write_pair(directory: Path, name: str, *, rows: int = 6, classes: int = 5) -> None:
     """Logits ``q/NAME.npy`` and probabilities ``p/NAME.npy``, which depend on the name alone."""
     random = np.random.default_rng(list(name.encode()))
-    for part, array in (
-        ("q", random.normal(0, 2, (rows, classes)).astype(np.float32)),
-        ("p", random.dirichlet(np.ones(classes), rows)),
-    ):
+    p = random.dirichlet(np.ones(classes), rows)
+    q = np.log(p) + random.normal(0, 0.1, p.shape)
+    for part, array in (("q", q.astype(np.float32)), ("p", p)):
         (directory / part).mkdir(exist_ok=True)
         np.save(directory / part / f"{name}.npy", array)
 
@@ -56,17 +55,23 @@ def pair_in(
     )
 
 
-def children() -> set[int]:
-    """The processes that this one started and that still run."""
+def children_of(pid: int) -> set[int]:
+    """The processes that one started and that still run."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with contextlib.suppress(OSError):
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if int(parent) == OUR_PID and state != "Z":
-            found.add(int(stat.parent.name))
+            if int(parent) == pid and state != "Z":
+                found.add(int(stat.parent.name))
     return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 # Where a pair is computed
@@ -76,7 +81,7 @@ class Trap(Mapping[str, str]):
     """The files of a pair, none, which spring something on the worker that opens them."""
 
     def __init__(self, spring: Callable[[], None]) -> None:
-        self._spring, self._pid = spring, os.getpid()
+        self._spring = spring
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

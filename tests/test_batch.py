@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from dumps import (
     Trap,
-    children,
+    children_of,
     dying,
     pair_in,
     raising,
@@ -253,7 +254,7 @@ def test_a_worker_of_a_large_pair_that_dies_costs_that_pair(tmp_path: Path) -> N
 @posix
 @pytest.mark.parametrize("how", ["closed", "raised"])
 def test_who_stops_asking_ends_everything_at_once(tmp_path: Path, how: str) -> None:
-    before = children()
+    before = children_of(os.getpid())
     pairs = write_dump(tmp_path, 80)
     for k in (15, 16, 40, 41):
         pairs[k] = pair_in(tmp_path, f"{k:03}", files=Trap(sleeping(60)))
@@ -263,7 +264,7 @@ def test_who_stops_asking_ends_everything_at_once(tmp_path: Path, how: str) -> N
         with Processes(2) as pool:
             run = run_batch(pairs, pool)
             assert next(run).error is None
-            assert children() - before
+            assert children_of(os.getpid()) - before
             if how == "closed":
                 run.close()  # type: ignore[attr-defined]
             else:
@@ -275,7 +276,7 @@ def test_who_stops_asking_ends_everything_at_once(tmp_path: Path, how: str) -> N
         with pytest.raises(KeyError, match="of who asked"):
             stopped()
     assert time.monotonic() - start < 30
-    assert children() - before == set()
+    assert children_of(os.getpid()) - before == set()
 
 
 @posix
