@@ -244,8 +244,23 @@ def _spread(
 ) -> Iterator[PairResult]:
     """The results of pairs of which each is for all workers, one after another."""
     resources = Resources(memory=memory, executor=executor)
-    attempt = with_task(lambda pair: _compute(pair, resources, progress), _failed)
-    return (result for _, result in map(attempt, pairs))
+    for pair in pairs:
+        told = _Told(progress)
+        _, result = with_task(partial(_compute, resources=resources, progress=told), _failed)(pair)
+        told(pair.size - told.done)
+        yield result
+
+
+class _Told:
+    """Passes progress on, and knows how much that was: of a pair that fails the rest is told at its end."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.done = 0.0
+
+    def __call__(self, done: float) -> None:
+        self.done += done
+        self._progress(done)
 
 
 # All of them

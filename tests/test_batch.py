@@ -134,7 +134,9 @@ def test_small_pairs_do_not_wait_for_large_ones(processes: Processes, tmp_path: 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_progress_adds_up_to_the_sizes(executor: Executor, tmp_path: Path) -> None:
-    pairs = [*write_dump(tmp_path, 9), *write_dump(tmp_path, ["large", "huge"], rows=300)]
+    pairs = [*write_dump(tmp_path, 9), *write_dump(tmp_path, ["large", "huge", "bad"], rows=300)]
+    np.save(tmp_path / "p" / "bad.npy", np.ones((299, 5)))
+    np.save(tmp_path / "p" / "003.npy", np.ones((7, 5)))
     steps: list[float] = []
     list(run_batch(pairs, executor, progress=steps.append))
     assert sum(steps) == pytest.approx(sum(pair.size for pair in pairs))

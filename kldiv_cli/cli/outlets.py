@@ -49,6 +49,7 @@ class Outlets:
         self._told = Told(_ERRORS_TOLD)
         self._results: Results | None = None
         self._view: LiveBatch | None = None
+        self._sizes: dict[str, int] = {}
         self._pairs = self._from_journal = 0
         self._failed: list[tuple[str, str]] = []
         self._warned = self._started = False
@@ -69,9 +70,17 @@ class Outlets:
         from kldiv_cli.report.progress import batch_progress
 
         self._pairs = len(pairs)
-        view = batch_progress(self._spec, self._reduction, len(pairs), self._format, wanted=wanted)
+        self._sizes = {pair.name: pair.size for pair in pairs}
+        view = batch_progress(
+            self._spec,
+            self._reduction,
+            len(pairs),
+            self._format,
+            wanted=wanted,
+            size=sum(self._sizes.values()),
+        )
         self._view = stack.enter_context(view)
-        return None
+        return None if self._view is None else self._view.advance
 
     def add(self, result: PairResult, *, from_journal: bool) -> None:
         """Take the next pair."""
@@ -87,7 +96,7 @@ class Outlets:
         if self._results is not None:
             self._results.add(result)
         if self._view is not None:
-            self._view.add(result, from_journal=from_journal)
+            self._view.add(result, from_journal=from_journal, size=self._sizes[result.name])
 
     def finish(self, *, strict: bool) -> int:
         """Show what all pairs come to, and return the exit code."""

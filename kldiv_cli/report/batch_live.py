@@ -53,18 +53,28 @@ class _Finished(NamedTuple):
 class LiveBatch:
     """What is known of a running batch; pairs may come from any thread."""
 
-    def __init__(self, spec: Spec, reduction: Reduction | None, pairs: int, *, table: bool) -> None:
+    def __init__(
+        self, spec: Spec, reduction: Reduction | None, pairs: int, *, table: bool, size: int = 0
+    ) -> None:
+        """`size` is how many bytes there are to read, where that is known."""
         self._leading = leading(spec, reduction)
         self._pairs, self._table = pairs, table
         self._lock = threading.Lock()
         self._recent: deque[_Finished] = deque(maxlen=_KEPT)
         self._begun = time.monotonic()
         self._done = self._from_journal = self._failed = self._bytes = 0
+        self._size, self._read = size, 0.0
         self._worst: tuple[str, float] | None = None
 
-    def add(self, result: PairResult, *, from_journal: bool = False) -> None:
+    def advance(self, done: float) -> None:
+        """So many bytes more were read."""
+        with self._lock:
+            self._read += done
+
+    def add(self, result: PairResult, *, from_journal: bool = False, size: int = 0) -> None:
         """Take the next pair; what is in the journal tells nothing of how long the others take."""
         with self._lock:
+            self._size -= size * from_journal
             self._done += 1
             self._failed += result.error is not None
             if from_journal:
@@ -105,12 +115,13 @@ class LiveBatch:
     def _bar(self, *, narrow: bool) -> Table:
         """How much is done, how fast, and how long the rest will take if it goes on like this."""
         elapsed = time.monotonic() - self._begun
-        computed = self._done - self._from_journal
-        left = elapsed / computed * (self._pairs - self._done) if computed else math.nan
+        done, total = self._of_all()
+        left = elapsed / done * (total - done) if done else math.nan
         said = [f"{self._done}/{self._pairs}" if narrow else f"{self._done}/{self._pairs} pairs"]
-        rate = self._bytes / elapsed if elapsed else 0.0
-        speed = [] if narrow else [f"{byte_size(self._bytes)}, {byte_size(rate)}/s"]
-        bar = ProgressBar(total=max(self._pairs, 1), completed=self._done)
+        read = self._read if self._size > 0 else self._bytes
+        rate = read / elapsed if elapsed else 0.0
+        speed = [] if narrow else [f"{byte_size(read)}, {byte_size(rate)}/s"]
+        bar = ProgressBar(total=max(total, 1), completed=done)
         failed = [Text(f"{self._failed} failed", style=TONES["bad"])] if self._failed else []
         line = Table.grid(padding=(0, 1), expand=True)
         cells: list[RenderableType] = [
@@ -123,6 +134,12 @@ class LiveBatch:
             line.add_column(no_wrap=True, ratio=1 if cell is bar else None)
         line.add_row(*cells)
         return line
+
+    def _of_all(self) -> tuple[float, float]:
+        """What is done of what there is to do: of bytes, or of pairs where these are not known."""
+        if self._size > 0:
+            return min(self._read, self._size), self._size
+        return self._done - self._from_journal, self._pairs - self._from_journal
 
 
 def _laid_out(head: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], bool]], width: int) -> Text:
@@ -178,10 +195,12 @@ def _duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def live_batch(spec: Spec, reduction: Reduction | None, pairs: int, *, table: bool) -> Iterator[LiveBatch]:
+def live_batch(
+    spec: Spec, reduction: Reduction | None, pairs: int, *, table: bool, size: int = 0
+) -> Iterator[LiveBatch]:
     """Draw on stderr, which must be a terminal, and leave nothing there; without `table` the bar alone."""
     console = console_for(sys.stderr)
-    batch = LiveBatch(spec, reduction, pairs, table=table)
+    batch = LiveBatch(spec, reduction, pairs, table=table, size=size)
     # Results go to stdout as they are: only what is said on stderr is moved above what is drawn.
     with Live(
         console=console,

@@ -40,7 +40,13 @@ def progress_of(
 
 
 def batch_progress(
-    spec: Spec, reduction: Reduction | None, pairs: int, format: Format, *, wanted: bool | None
+    spec: Spec,
+    reduction: Reduction | None,
+    pairs: int,
+    format: Format,
+    *,
+    wanted: bool | None,
+    size: int = 0,
 ) -> contextlib.AbstractContextManager[LiveBatch | None]:
     """What is seen of a batch while it runs: the pairs where tables are shown at the end, else a bar.
 
@@ -53,7 +59,7 @@ def batch_progress(
         return contextlib.nullcontext()
     from kldiv_cli.report.batch_live import live_batch
 
-    return live_batch(spec, reduction, pairs, table=on_screen and shown == "table")
+    return live_batch(spec, reduction, pairs, table=on_screen and shown == "table", size=size)
 
 
 @contextlib.contextmanager

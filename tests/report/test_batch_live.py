@@ -217,3 +217,18 @@ def test_pairs_of_the_journal_count_as_done_but_not_for_the_speed() -> None:
     assert "4/10 pairs" in line
     assert "0 bytes, 0 bytes/s" in line
     assert "-:--:--" in line
+
+
+def test_the_bar_goes_by_bytes_where_they_are_known() -> None:
+    batch = LiveBatch(SPEC, None, 3, table=False, size=4_000_000_000)
+    batch.add(computed("taken"), from_journal=True, size=2_000_000_000)
+    batch.advance(500_000_000)
+    batch.advance(500_000_000.0)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(batch.frame(console))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1/3 pairs" in shown
+    assert "1 GB, " in shown
+    # Half of what is left to read, though no pair was computed yet.
+    assert "-:--:--" not in shown
+    assert batch._of_all() == (1e9, 2e9)
