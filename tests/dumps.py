@@ -80,7 +80,7 @@ def is_running(pid: int) -> bool:
 class Trap(Mapping[str, str]):
     """The files of a pair, none, which spring something on the worker that opens them."""
 
-    def __init__(self, spring: Callable[[], None]) -> None:
+    def __init__(self, spring: Callable[[], object]) -> None:
         self._spring = spring
 
     def __iter__(self) -> Iterator[str]:
@@ -106,13 +106,13 @@ class TrappedSpec(Spec):
         return _sprung, (self.spring,)  # type: ignore[attr-defined]
 
 
-def trapped_spec(spring: Callable[[], None]) -> Spec:
+def trapped_spec(spring: Callable[[], object]) -> Spec:
     spec = TrappedSpec(log_softmax=-1, predictions_are="logits")
     object.__setattr__(spec, "spring", spring)
     return spec
 
 
-def _sprung(spring: Callable[[], None]) -> Spec:
+def _sprung(spring: Callable[[], object]) -> Spec:
     spring()
     return SPEC
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -126,8 +128,13 @@ def test_small_pairs_do_not_wait_for_large_ones(processes: Processes, tmp_path: 
     small = write_dump(tmp_path, 8)
     (large,) = write_dump(tmp_path, ["large"], rows=300)
     # A large pair is opened here, and waits here.
-    slow = pair_in(tmp_path, large.name, files=Trap(sleeping(1.0)))
-    order = [result.name for result in run_batch([slow, *small], processes)]
+    others_are_done = threading.Event()
+    slow = pair_in(tmp_path, large.name, files=Trap(partial(others_are_done.wait, 60)))
+    order = []
+    for result in run_batch([slow, *small], processes):
+        order.append(result.name)
+        if len(order) == len(small):
+            others_are_done.set()
     assert order[-1] == large.name
     assert sorted(order[:-1]) == [pair.name for pair in small]
 

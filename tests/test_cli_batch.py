@@ -25,6 +25,7 @@ import pytest
 from dumps import children_of, is_running, names_of, write_dump, write_pair
 
 from kldiv_cli.__main__ import main
+from kldiv_cli.journal import open_journal
 from kldiv_cli.processes import Processes
 
 SECONDS = 60
@@ -438,20 +439,17 @@ def test_a_warning_is_told_and_exits_1_only_if_strict(batch: Batch, dump: Path) 
 def test_fail_fast_stops_at_the_first_that_fails_and_keeps_what_was_done(batch: Batch, dump: Path) -> None:
     write_dump(dump, names_of(60))
     spoil(dump, "003")
-    run = batch(*DUMP, "--fail-fast", "--journal", "j", "--format", "jsonl", "--results", "r.jsonl")
+    options = ("--fail-fast", "--workers", "1", "--journal", "j", "--format", "jsonl")
+    run = batch(*DUMP, *options, "--results", "r.jsonl")
     assert run.code == 2
-    done = len(run.records)
-    assert done < 65
-    assert run.records[-1]["pair"] != "059" or done < 65
-    assert f"note: {65 - done} of 65 pairs not computed: stopped at the first that failed" in run.err
-    assert run.summary["pairs"] == 65
-    assert run.summary["computed"] == done - 1
+    assert [record["pair"] for record in run.records] == ["000", "001", "002", "003"]
+    assert run.err.endswith("note: 61 of 65 pairs not computed: stopped at the first that failed\n")
+    assert (run.summary["pairs"], run.summary["computed"], len(run.summary["failed"])) == (65, 3, 1)
     assert Run(0, (dump / "r.jsonl").read_text(), "").records == run.records
     write_pair(dump, "003")
-    rest = batch(*DUMP, "--fail-fast", "--journal", "j", "--format", "jsonl")
+    rest = batch(*DUMP, *options)
     assert rest.code == 0
-    assert rest.summary["from_journal"] == done - 1
-    assert rest.summary["computed"] == 65 - (done - 1)
+    assert (rest.summary["from_journal"], rest.summary["computed"]) == (3, 62)
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a b", "ü-数", "-x", "a,b", 'a"b'])
@@ -572,21 +570,17 @@ def test_a_signal_ends_it_quietly_and_the_journal_keeps_what_was_done(
 
 
 @posix
-def test_a_second_run_on_one_journal_is_refused(slow: Path) -> None:
-    first = start(*DUMP, "--journal", "j", "--format", "jsonl")
-    try:
-        assert first.stdout is not None
-        first.stdout.readline()
-        before = (slow / "j").read_bytes()
-        second = start(*DUMP, "--journal", "j")
-        _, err = second.communicate(timeout=SECONDS)
-        assert second.returncode == 2
-        assert b"j: another process is writing to it; " in err
-        assert (slow / "j").read_bytes().startswith(before)
-    finally:
-        first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=SECONDS)
-    assert first.returncode == 143
+def test_a_second_run_on_one_journal_is_refused(dump: Path) -> None:
+    assert finished(*DUMP, "--journal", "j")
+    before = (dump / "j").read_bytes()
+    with open_journal("j"):
+        for options in ((), ("--dry-run",)):
+            second = start(*DUMP, "--journal", "j", "--results", "r.csv", *options)
+            out, err = second.communicate(timeout=SECONDS)
+            assert (second.returncode, out) == (2, b"")
+            assert b"j: another process is writing to it; wait until that has ended" in err
+    assert (dump / "j").read_bytes() == before
+    assert sorted(path.name for path in dump.iterdir()) == ["j", "p", "q"]
 
 
 @pytest.mark.parametrize(
