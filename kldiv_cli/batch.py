@@ -10,23 +10,23 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from kldiv_cli.api import evaluate_to, open_inputs
-from kldiv_cli.budget import Resources
-from kldiv_cli.errors import KldivError
-from kldiv_cli.execution import Executor
+from kldiv_cli.batch_pair import BatchPair, as_typed, seen_from_elsewhere
+from kldiv_cli.budget import DEFAULT_MEMORY, Resources, least_memory
+from kldiv_cli.errors import KldivError, UsageError, WorkerDied
+from kldiv_cli.execution import Executor, available_workers, with_task
+from kldiv_cli.findings import counted
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.shapes import map_shape
 from kldiv_cli.sinks import make_directory
 from kldiv_cli.sources import Inputs
-from kldiv_cli.spec import Spec
 from kldiv_cli.urls import shown
 
-__all__ = ["NO_OUTPUTS", "BatchPair", "Outputs", "Progress", "run_batch"]
+__all__ = ["Progress", "run_batch", "workers_within"]
 
 Progress = Callable[[float], None]
 """Told how many bytes were done since it was last called."""
@@ -38,39 +38,6 @@ _MOST_IN_A_BUNDLE: Final = 32
 """Pairs; some 30 ms, beside which sending them costs nothing."""
 _POLL_SECONDS: Final = 0.2
 """On Windows a wait without a timeout can't be interrupted."""
-
-
-class Outputs(NamedTuple):
-    """The files that a pair's losses go to."""
-
-    output: str | None = None
-    distributions: str | None = None
-    output_dtype: str | None = None
-    force: bool = False
-
-
-NO_OUTPUTS: Final = Outputs()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPair:
-    """One pair, with all that a worker needs to compute it."""
-
-    name: str
-    predictions: str
-    targets: str
-    spec: Spec
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Weight, pos_weight and mask, where there are such."""
-    allow_external: bool = False
-    outputs: Outputs = NO_OUTPUTS
-    size: int = 0
-    """Bytes that are to be read for it, as far as is known before."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The addresses of all that is read."""
-        return (self.predictions, self.targets, *self.files.values())
 
 
 def run_batch(
@@ -85,6 +52,18 @@ def run_batch(
     Who stops asking for results stops all that is under way, and nothing can run on the executor
     after that.
     """
+    if executor.here:
+        yield from _run(pairs, executor, memory, progress)
+        return
+    typed = {pair.name: pair for pair in pairs}
+    sent = {pair.name: seen_from_elsewhere(pair) for pair in pairs}
+    for result in _run(list(sent.values()), executor, memory, progress):
+        yield as_typed(result, sent[result.name], typed[result.name])
+
+
+def _run(
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress | None
+) -> Iterator[PairResult]:
     told = progress or (lambda done: None)
     small = [pair for pair in pairs if pair.size <= _LARGE]
     large = [pair for pair in pairs if pair.size > _LARGE]
@@ -92,9 +71,39 @@ def run_batch(
     if small:
         streams.append(_bundled(small, executor, memory, told))
     if large:
-        resources = Resources(memory=memory, executor=executor)
-        streams.append(_compute(pair, resources, told) for pair in large)
+        streams.append(_spread(large, executor, memory, told))
     yield from _interleaved(streams, executor)
+
+
+# Workers and memory
+
+
+def workers_within(pairs: Iterable[BatchPair], workers: int | None, memory: int | None) -> int:
+    """How many workers there are: so many, or one a processor, as far as the memory goes.
+
+    Raises
+    ------
+    UsageError
+        It does not suffice for those asked for.
+    """
+    least = _least(pairs)
+    if memory is None:
+        return workers or available_workers()
+    if memory < least * (workers or 1):
+        raise UsageError(
+            f"memory {memory} bytes: expected at least {least * (workers or 1)} for "
+            f"{counted(workers or 1, 'worker')}; give more, or take fewer --workers"
+        )
+    return workers or min(available_workers(), memory // least)
+
+
+def _share(pairs: Iterable[BatchPair], workers: int, memory: int | None) -> int:
+    """What one of the workers may use of the memory."""
+    return max(DEFAULT_MEMORY // workers, _least(pairs)) if memory is None else memory // workers
+
+
+def _least(pairs: Iterable[BatchPair]) -> int:
+    return max(least_memory(len(pair.inputs)) for pair in pairs)
 
 
 # One pair
@@ -105,7 +114,7 @@ def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = 
     start = time.perf_counter()
     try:
         inputs = open_inputs(pair.predictions, pair.targets, **pair.files, allow_external=pair.allow_external)
-        for address in filter(None, (pair.outputs.output, pair.outputs.distributions)):
+        for address in pair.outputs.addresses:
             make_directory(address)
         size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
         evaluations = evaluate_to(
@@ -116,24 +125,30 @@ def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = 
             progress=None if progress is None else _in_bytes(pair, inputs, progress),
             totals=True,
         )
-    except KldivError as error:
-        return _failed(pair, str(error), time.perf_counter() - start)
-    except MemoryError:
-        problem = "out of memory; give --memory a smaller SIZE, or take fewer --workers"
-        return _failed(pair, problem, time.perf_counter() - start)
+    except (KldivError, MemoryError) as error:
+        return _failed(pair, error, time.perf_counter() - start)
     seconds = time.perf_counter() - start
     addresses = (shown(pair.predictions), shown(pair.targets))
     return result_of(pair.name, addresses, evaluations, bytes=size, seconds=seconds)
 
 
-def _failed(pair: BatchPair, problem: str, seconds: float = 0.0) -> PairResult:
+def _failed(pair: BatchPair, error: Exception, seconds: float = 0.0) -> PairResult:
     return PairResult(
         name=pair.name,
         predictions=shown(pair.predictions),
         targets=shown(pair.targets),
-        error=problem,
+        error=_problem(error),
         seconds=seconds,
     )
+
+
+def _problem(error: Exception) -> str:
+    """What a pair's result says of an error."""
+    if isinstance(error, KldivError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; give --memory a smaller SIZE, or take fewer --workers"
+    return f"internal error: {type(error).__name__}: {error}; please report it"
 
 
 def _in_bytes(pair: BatchPair, inputs: Inputs, progress: Progress) -> Callable[[int], None]:
@@ -145,6 +160,7 @@ def _in_bytes(pair: BatchPair, inputs: Inputs, progress: Progress) -> Callable[[
 # Small ones
 
 Bundle = tuple[BatchPair, ...]
+Failed = Callable[[Bundle, Exception], list[PairResult]]
 
 
 def _bundled(
@@ -152,33 +168,31 @@ def _bundled(
 ) -> Iterator[PairResult]:
     """The results of pairs of which each is for one worker.
 
-    Of the pairs of a bundle whose worker died each is tried again alone, so that one is to blame.
+    Of a bundle that came to nothing each pair is tried again alone, so that one is to blame; so is a
+    pair whose worker died, for it may have been killed for what another one took.
     """
-    resources = Resources(workers=1, memory=None if memory is None else memory // executor.workers)
+    resources = Resources(workers=1, memory=_share(pairs, executor.workers, memory))
     work = partial(_bundle_worker, resources)
     sizes = {pair.name: pair.size for pair in pairs}
     again: list[Bundle] = []
 
-    def kept(bundle: Bundle, error: Exception) -> list[PairResult]:
-        if len(bundle) == 1:
-            return [_failed(bundle[0], _cause(error))]
+    def first(bundle: Bundle, error: Exception) -> list[PairResult]:
+        if len(bundle) == 1 and not isinstance(error, WorkerDied):
+            return last(bundle, error)
         again.extend((pair,) for pair in bundle)
         return []
 
-    def computed(bundles: Iterable[Bundle]) -> Iterator[PairResult]:
-        for results in executor.run(bundles, work, failed=kept):
+    def last(bundle: Bundle, error: Exception) -> list[PairResult]:
+        return [_failed(pair, error) for pair in bundle]
+
+    def computed(bundles: Iterable[Bundle], failed: Failed) -> Iterator[PairResult]:
+        for results in executor.run(bundles, work, failed=failed):
             for result in results:
                 progress(sizes[result.name])
                 yield result
 
-    yield from computed(_bundles(pairs, executor.workers))
-    yield from computed(again)
-
-
-def _cause(error: Exception) -> str:
-    """What a pair's result says of an error that was not foreseen there."""
-    known = isinstance(error, KldivError)
-    return str(error) if known else f"internal error: {type(error).__name__}: {error}; please report it"
+    yield from computed(_bundles(pairs, executor.workers), first)
+    yield from computed(again, last)
 
 
 def _bundles(pairs: Sequence[BatchPair], workers: int) -> Iterator[Bundle]:
@@ -196,6 +210,33 @@ def _bundles(pairs: Sequence[BatchPair], workers: int) -> Iterator[Bundle]:
 
 def _bundle_worker(resources: Resources) -> Callable[[Bundle], list[PairResult]]:
     return lambda bundle: [_compute(pair, resources) for pair in bundle]
+
+
+# Large ones
+
+
+def _spread(
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+) -> Iterator[PairResult]:
+    """The results of pairs of which each is for all workers, one after another."""
+    resources = Resources(memory=memory, executor=executor)
+    for pair in pairs:
+        told = _Told(progress)
+        _, result = with_task(partial(_compute, resources=resources, progress=told), _failed)(pair)
+        told(pair.size - told.done)
+        yield result
+
+
+class _Told:
+    """Passes progress on, and knows how much that was: of a pair that fails the rest is told at its end."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.done = 0.0
+
+    def __call__(self, done: float) -> None:
+        self.done += done
+        self._progress(done)
 
 
 # All of them

@@ -10,10 +10,11 @@ from functools import cache
 from typing import Any, Final
 
 from kldiv_cli.arguments import FILES, files_of, spec_of
-from kldiv_cli.batch import BatchPair, Outputs
+from kldiv_cli.batch_pair import BatchPair, Outputs
 from kldiv_cli.errors import OutputError, UsageError
 from kldiv_cli.journal import InputStamp, stamp_of
 from kldiv_cli.manifest import Pair
+from kldiv_cli.sinks import named_output
 from kldiv_cli.sources import parse_address
 from kldiv_cli.sources.stamps import file_stamps
 from kldiv_cli.spec import Spec
@@ -36,6 +37,8 @@ def plan(pairs: Sequence[Pair], *, top1: bool = False, outputs: Outputs) -> tupl
         A file would be written over an input.
     """
     _check_outputs(outputs, len(pairs))
+    if any(PAIR in address for address in outputs.addresses):
+        _check_names(pairs)
     specs: dict[str, Spec] = {}
     planned = tuple(_planned(pair, top1, outputs, specs) for pair in pairs)
     _check_apart(planned)
@@ -88,15 +91,28 @@ def _filled(template: str | None, name: str) -> str | None:
 
 def _check_outputs(outputs: Outputs, pairs: int) -> None:
     for option, address in (("output", outputs.output), ("distributions", outputs.distributions)):
-        if address is not None and pairs > 1 and PAIR not in address:
+        if address is None:
+            continue
+        named_output(address, option)
+        if pairs > 1 and PAIR not in address:
             raise UsageError(
                 f"{option} {address}: one file for {pairs} pairs, expected {PAIR} in its name, "
                 f"as in maps/{PAIR}.npy"
             )
-        if address is not None and PAIR in address.partition("::")[2]:
+        if PAIR in address.partition("::")[2]:
             raise UsageError(
                 f"{option} {address}: {PAIR} in the name of a dataset, expected it in the file's: "
                 "each pair has a file of its own"
+            )
+
+
+def _check_names(pairs: Iterable[Pair]) -> None:
+    """Names that are parts of paths stay below where these begin."""
+    for pair in pairs:
+        if os.pardir in pair.name.replace(os.sep, "/").split("/"):
+            raise UsageError(
+                f"pair {pair.name!r}: its output would lie outside of its directory, expected no "
+                f"'{os.pardir}' in its name; name the pair otherwise"
             )
 
 
@@ -107,19 +123,29 @@ def _check_maps(spec: Spec, outputs: Outputs) -> None:
         raise UsageError("distributions: kl has losses of distributions, bce of elements: see --output")
 
 
-def _check_apart(pairs: Iterable[BatchPair]) -> None:
-    """Refuse to write over what another pair reads."""
-    written = {
-        os.path.abspath(address.partition("::")[0]): address
-        for pair in pairs
-        for address in (pair.outputs.output, pair.outputs.distributions)
-        if address is not None
-    }
+def _check_apart(pairs: Sequence[BatchPair]) -> None:
+    """Refuse to write over what another pair reads or writes."""
+    directory = cache(os.path.realpath)
+
+    def place_of(path: str) -> str:
+        head, tail = os.path.split(path)
+        return os.path.join(directory(head), tail)
+
+    written: dict[str, str] = {}
+    for pair in pairs:
+        for address in pair.outputs.addresses:
+            place = place_of(address.partition("::")[0])
+            if place in written:
+                raise UsageError(
+                    f"pair {pair.name!r}: {address} is written to twice, also as {written[place]}; "
+                    "choose other names"
+                )
+            written[place] = address
     if not written:
         return
     for pair in pairs:
         for address in pair.inputs:
-            place = os.path.abspath(parse_address(address).path)
+            place = place_of(parse_address(address).path)
             if place in written:
                 raise OutputError(f"{written[place]}: is the input {address}; choose another name")
 

@@ -20,6 +20,7 @@ __all__ = [
     "Resources",
     "budget_of",
     "layout_of",
+    "least_memory",
 ]
 
 DEFAULT_MEMORY: Final = 64 << 20
@@ -31,6 +32,8 @@ _MUCH: Final = 16 << 20
 """Where so many bytes are kept of the losses, blocks are smaller, as they are of many short rows."""
 _BUFFERS: Final = 8
 """Pieces a worker holds at once, at the most."""
+_WIDEST: Final = 8
+"""Bytes of an element, at the most."""
 _TOPS: Final = 64
 """Bytes held of the top classes of a distribution."""
 
@@ -89,7 +92,7 @@ def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
     mapped = job.writers or ("bce" in job.spec.losses and job.keeper("bce") is not None)
     per_element = sum(2 * source.dtype.itemsize for source in job.inputs.all()) + 8 * bool(mapped)
     overhead = _BUFFERS * 8 * PIECE
-    least = overhead + per_element * _SMALLEST_BLOCK
+    least = _least(per_element)
     workers, memory = _shares(resources, least)
     kept = sum(keeper.values.nbytes for keeper in job.kept if keeper is not None)
     share = (memory // workers - overhead) // (per_element + per_row // max(job.length, 1))
@@ -99,6 +102,15 @@ def budget_of(job: Job, resources: Resources, per_row: int = 128) -> Budget:
     even = -(-elements // (4 * workers))
     budget = max(_SMALLEST_BLOCK, min(share, even, _LARGEST_BLOCK))
     return Budget(budget, max(1, min(workers, elements // _SMALLEST_BLOCK)))
+
+
+def least_memory(inputs: int) -> int:
+    """What suffices for a worker, whatever it reads of so many inputs and writes."""
+    return _least(2 * _WIDEST * inputs + 8)
+
+
+def _least(per_element: int) -> int:
+    return _BUFFERS * 8 * PIECE + per_element * _SMALLEST_BLOCK
 
 
 def _shares(resources: Resources, least: int) -> tuple[int, int]:

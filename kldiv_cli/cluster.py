@@ -98,6 +98,7 @@ class Cluster:
     """
 
     shared = False
+    here = False
 
     def __init__(self, client: Client, workers: int, where: str) -> None:
         self.workers = workers
@@ -167,7 +168,8 @@ class _Call:
         self._client, self._where, self._together, self._failed = client, where, together, failed
         self._completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
         """What is done; `as_completed` of Dask may miss it and then looks again after 0.1 s only."""
-        self._most = _IN_FLIGHT * workers
+        # A task that waits on a worker when another kills it is suspected too.
+        self._most = workers if failed else _IN_FLIGHT * workers
         self._pace = _Pace(workers)
         self._pending: dict[Future, _Bundle] = {}
         self._merged: list[list[Future]] = [[] for _ in range(_LEVELS)]

@@ -37,6 +37,10 @@ class Executor(Protocol):
     def shared(self) -> bool:
         """Whether what a task writes to memory is seen here; else all that it takes is pickled."""
 
+    @property
+    def here(self) -> bool:
+        """Whether tasks run on this machine, and in this directory."""
+
     def run(
         self,
         tasks: Iterable[Task],
@@ -62,6 +66,7 @@ class Threads:
     """Threads of this process; one alone is the calling one."""
 
     shared = True
+    here = True
 
     def __init__(self, workers: int) -> None:
         self.workers = workers

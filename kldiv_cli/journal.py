@@ -2,7 +2,8 @@
 
 A line is ``{"crc32": …, "entry": {…}, "records": […], "totals": {…}}``: JSON, whose checksum is of
 what follows it. So a line is known to be whole without being parsed, and only its entry is, which
-says what it is of; the rest is read again when it is asked for.
+says what it is of; the rest is read again when it is asked for. Of a pair that has files written for
+it a line tells before, so that a later run knows them for its own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _BEFORE: Final = b'{"crc32":"'
 _BEHIND: Final = b'",'
 _START: Final = len(_BEFORE) + 8 + len(_BEHIND)
 """Where in a line that begins whose checksum stands before it."""
+_BEGUN: Final = "begun"
 _ENTRY: Final = '"entry":'
 _LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
 _decoder: Final = json.JSONDecoder()
@@ -97,6 +99,7 @@ class Journal:
         """Read what is there, and mend its end."""
         self._file = file
         self._places: dict[str, _Place] = {}
+        self._begun: dict[str, frozenset[str]] = {}
         self.damaged = 0
         """Lines that are not what was written: their pairs are not finished."""
         self._begin()
@@ -145,9 +148,21 @@ class Journal:
         OutputError
             It can't be written.
         """
-        line = _line_of(result, stamp)
-        offset = self._file.append(line)
-        self._note(result.name, result.error is None, _Place(offset, len(line)))
+        self._append(*_parts_of(result, stamp))
+
+    def begin(self, name: str, outputs: Iterable[str]) -> None:
+        """Write down that these files will be written for a pair, and that nothing else was there.
+
+        Raises
+        ------
+        OutputError
+            It can't be written.
+        """
+        self._append({"pair": name, "status": _BEGUN, "stamp": None, "outputs": list(outputs)})
+
+    def has_begun(self, name: str, outputs: Iterable[str]) -> bool:
+        """Whether these files, if they are there, were written for the pair."""
+        return self._begun.get(name, frozenset()).issuperset(outputs)
 
     def close(self) -> None:
         self._file.close()
@@ -172,12 +187,17 @@ class Journal:
         else:
             _check_header(self.path, beginning)
 
+    def _append(self, entry: dict[str, Any], records: Any = (), totals: Any = None) -> None:
+        line = _line_of(entry, records, totals or {})
+        offset = self._file.append(line)
+        self._note(entry, _Place(offset, len(line)))
+
     def _read(self) -> None:
         start = len(self._file.read(0, _LONGEST_HEADER).partition(b"\n")[0]) + 1
         for offset, line in self._file.lines(start):
             entry, whole = _entry_of(line), line.endswith(b"\n")
             if entry is not None:
-                self._note(entry["pair"], entry["status"] == "ok", _Place(offset, len(line)))
+                self._note(entry, _Place(offset, len(line)))
                 if not whole:
                     self._file.append(b"\n")
             elif whole:
@@ -186,11 +206,14 @@ class Journal:
                 # Its writer died, or the power went.
                 self._file.truncate(offset)
 
-    def _note(self, name: str, ok: bool, place: _Place) -> None:
-        if ok:
+    def _note(self, entry: Mapping[str, Any], place: _Place) -> None:
+        name, status = entry["pair"], entry["status"]
+        if status == "ok":
             self._places[name] = place
         else:
             self._places.pop(name, None)
+        if status == _BEGUN:
+            self._begun[name] = frozenset(entry["outputs"])
 
     def _forget(self, name: str) -> None:
         self.damaged += 1
@@ -242,7 +265,8 @@ def _check_header(path: Path, beginning: bytes) -> None:
 # Lines
 
 
-def _line_of(result: PairResult, stamp: Mapping[str, Any]) -> bytes:
+def _parts_of(result: PairResult, stamp: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+    """Entry, records and totals."""
     entry = {
         "pair": result.name,
         "status": "ok" if result.error is None else "error",
@@ -253,8 +277,11 @@ def _line_of(result: PairResult, stamp: Mapping[str, Any]) -> bytes:
         "seconds": result.seconds,
         "error": result.error,
     }
-    totals = {loss: totals_record(of_loss) for loss, of_loss in result.totals.items()}
-    body = f'{_ENTRY}{_text(entry)},"records":{_text(result.records)},"totals":{_text(totals)}}}'.encode()
+    return entry, result.records, {loss: totals_record(of_loss) for loss, of_loss in result.totals.items()}
+
+
+def _line_of(entry: Mapping[str, Any], records: Any, totals: Any) -> bytes:
+    body = f'{_ENTRY}{_text(entry)},"records":{_text(records)},"totals":{_text(totals)}}}'.encode()
     return b"".join((_BEFORE, _checksum(body), _BEHIND, body, b"\n"))
 
 
@@ -289,9 +316,14 @@ def _is_entry(entry: object) -> bool:
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("pair"), str)
-        and entry.get("status") in ("ok", "error")
         and "stamp" in entry
+        and (entry.get("status") in ("ok", "error") or _is_beginning(entry))
     )
+
+
+def _is_beginning(entry: Mapping[str, Any]) -> bool:
+    outputs = entry.get("outputs")
+    return entry.get("status") == _BEGUN and isinstance(outputs, list) and {*map(type, outputs)} <= {str}
 
 
 def _result_from(line: bytes) -> PairResult:

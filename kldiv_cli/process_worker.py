@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import IO, Any, Final
 
 __all__ = ["read_frame", "serve", "write_frame"]
@@ -33,19 +34,37 @@ def write_frame(stream: IO[bytes], contents: bytes) -> None:
     stream.flush()
 
 
+class _Dismissed(BaseException):
+    """SIGTERM, raised so that unfinished outputs are removed on the way out."""
+
+
 def serve() -> None:
     """Answer requests until there are no more: a task, and what makes a worker if that is new.
 
     An answer is a result, or the error in its place, and the numbers of the workers that are kept.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _dismiss)
+    try:
+        _serve()
+    except BrokenPipeError:
+        return
+    except _Dismissed:
+        # So that it is known what ended it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve() -> None:
     requests, answers = _streams()
     workers: dict[int, Callable[[Any], Any]] = {}
     while (request := read_frame(requests)) is not None:
-        try:
-            write_frame(answers, _answer(request, workers))
-        except BrokenPipeError:
-            return
+        write_frame(answers, _answer(request, workers))
+
+
+def _dismiss(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Dismissed
 
 
 def _streams() -> tuple[IO[bytes], IO[bytes]]:
@@ -63,6 +82,8 @@ def _answer(request: bytes, workers: dict[int, Callable[[Any], Any]]) -> bytes:
                 del workers[next(iter(workers))]
             workers[number] = pickle.loads(make_worker)()  # noqa: S301
         return pickle.dumps((workers[number](task), None, tuple(workers)), pickle.HIGHEST_PROTOCOL)
+    except _Dismissed:
+        raise
     except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
         return pickle.dumps((None, _sendable(error), tuple(workers)), pickle.HIGHEST_PROTOCOL)
 

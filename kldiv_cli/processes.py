@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
@@ -31,6 +32,8 @@ Result = TypeVar("Result")
 
 _PATIENCE: Final = 5.0
 """Seconds that a process has to end by itself, when it has nothing to do."""
+_GRACE: Final = 1.0
+"""Seconds that those have together which are to end in the middle of something."""
 _NUMBERS = itertools.count()
 
 
@@ -41,6 +44,7 @@ class Processes:
     """
 
     shared = False
+    here = True
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -75,11 +79,18 @@ class Processes:
             yield result
 
     def abort(self) -> None:
-        """End all processes at once; what is still asked of them is that they died."""
+        """End all processes at once; what is still asked of them is that they died.
+
+        They are left a moment to remove what they have not finished writing.
+        """
         with self._lock:
             self._closed = True
-            for process in self._alive:
-                process.kill()
+            alive = list(self._alive)
+        for process in alive:
+            process.terminate()
+        end = time.monotonic() + _GRACE
+        for process in alive:
+            process.kill_at(end)
 
     def close(self, *, kill: bool = False) -> None:
         """End all processes: at once, or as soon as they have done what they were asked."""
@@ -174,6 +185,16 @@ class _Process:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill_at(self, end: float) -> None:
+        """Wait until it has ended, but no longer than until then."""
+        try:
+            self._process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def dismiss(self) -> None:
         """Tell it that there is nothing more to do."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from kldiv_cli.batch import BatchPair, Progress, run_batch
+from kldiv_cli.batch import Progress, run_batch
+from kldiv_cli.batch_pair import BatchPair
 from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.execution import Executor
 from kldiv_cli.journal import Journal
@@ -41,9 +44,9 @@ def resume_batch(
     """
     left = []
     for pair in pairs:
-        stored = None if journal is None else journal.finished(pair.name, stamps.of(pair))
+        stored = None if journal is None else _stored(pair, journal, stamps)
         if stored is None:
-            left.append(pair)
+            left.append(pair if journal is None else _begun(pair, journal))
         else:
             yield Resumed(stored, from_journal=True)
     by_name = {pair.name: pair for pair in left}
@@ -55,4 +58,25 @@ def resume_batch(
 
 def is_finished(pair: BatchPair, journal: Journal, stamps: Stamps) -> bool:
     """Whether the journal has the pair as it is now."""
-    return journal.finished(pair.name, stamps.of(pair)) is not None
+    return _stored(pair, journal, stamps) is not None
+
+
+def _stored(pair: BatchPair, journal: Journal, stamps: Stamps) -> PairResult | None:
+    """What the journal has of a pair; nothing if its files are gone."""
+    if all(map(_is_there, pair.outputs.addresses)):
+        return journal.finished(pair.name, stamps.of(pair))
+    return None
+
+
+def _begun(pair: BatchPair, journal: Journal) -> BatchPair:
+    """The pair, which may replace what a run with this journal has written for it."""
+    addresses = pair.outputs.addresses
+    if not addresses or journal.has_begun(pair.name, addresses):
+        return replace(pair, outputs=pair.outputs._replace(force=bool(addresses)))
+    if pair.outputs.force or not any(map(_is_there, addresses)):
+        journal.begin(pair.name, addresses)
+    return pair
+
+
+def _is_there(address: str) -> bool:
+    return os.path.lexists(address.partition("::")[0])

@@ -22,7 +22,7 @@ from kldiv_cli.atomic import check_local, check_place, explained, new_temporary,
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
-__all__ = ["MapSink", "check_output", "make_directory", "open_map"]
+__all__ = ["MapSink", "check_output", "make_directory", "named_output", "open_map"]
 
 _HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -140,6 +140,22 @@ def check_output(
     UsageError
         It ends neither in .npy nor in .h5, or the dataset is missing.
     """
+    path, inner = named_output(address, option)
+    path = Path(os.path.realpath(path))
+    check_place(address, path, inputs, force=force)
+    return path, inner
+
+
+def named_output(address: str, option: str = "output") -> tuple[Path, str | None]:
+    """The file that an address names for a map, and the dataset in it for HDF5.
+
+    Raises
+    ------
+    OutputError
+        It is a URL.
+    UsageError
+        It ends neither in .npy nor in .h5, or the dataset has no name.
+    """
     check_local(address, option)
     name, separator, dataset = address.partition("::")
     if name.lower().endswith(".npy") and not separator:
@@ -150,8 +166,6 @@ def check_output(
             raise UsageError(f"{option} {address}: {inner!r} is no name for a dataset; choose one like /map")
     else:
         raise UsageError(f"{option} {address}: expected a name like map.npy or map.h5::/name")
-    path = Path(os.path.realpath(path))
-    check_place(address, path, inputs, force=force)
     return path, inner
 
 

@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("resume",),
     ("batch_plan",),
     ("gate", "batch"),
+    ("batch_pair",),
     ("cases",),
     ("pair_sets",),
     ("pair_directories", "pair_globs", "pair_groups", "pair_table"),

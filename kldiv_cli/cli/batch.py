@@ -13,10 +13,11 @@ from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from kldiv_cli.batch import BatchPair
+    from kldiv_cli.batch_pair import BatchPair, Outputs
     from kldiv_cli.batch_plan import Stamps
+    from kldiv_cli.execution import Executor
     from kldiv_cli.journal import Journal
     from kldiv_cli.pair_sets import PairSet
     from kldiv_cli.report.console import Format
@@ -51,10 +52,11 @@ def batch(
     output: options.OutputOfPairs = None,
     distributions: options.DistributionsOfPairs = None,
     output_dtype: options.OutputDtype = None,
-    force: options.Force = False,
-    workers: options.Workers = None,
+    force: options.ForceOfPairs = False,
+    workers: options.WorkersOfPairs = None,
     memory: options.Memory = None,
-    progress: options.ProgressBar = None,
+    scheduler: options.Scheduler = None,
+    progress: options.ProgressOfPairs = None,
     strict: options.Strict = False,
     debug: options.Debug = False,
     **computation: Any,
@@ -78,12 +80,9 @@ def batch(
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """
     from kldiv_cli import __version__
-    from kldiv_cli.batch import Outputs
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
     from kldiv_cli.cli.outlets import Outlets
-    from kldiv_cli.execution import available_workers
     from kldiv_cli.pair_sets import find_pair_set
-    from kldiv_cli.processes import Processes
     from kldiv_cli.resume import resume_batch
 
     shown = choose_format(format, json=json, precision=precision)
@@ -96,32 +95,79 @@ def batch(
         options=arguments_of(computation),
         allow_unmatched=allow_unmatched,
     )
-    planned = plan(found.pairs, top1=top1, outputs=Outputs(output, distributions, output_dtype, force))
+    outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
+    planned = plan(found.pairs, top1=top1, outputs=outputs)
     spec = common_spec(planned)
     chosen = chosen_reduction(reduction, size_average, reduce, spec)
     if chosen == "none":
         raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
     stamps = Stamps(planned, __version__)
     pairs = [stamps.sized(pair) for pair in planned]
-    inputs = [address for pair in pairs for address in pair.inputs]
+    # Of a suite or a table nothing must be written over the list itself.
+    inputs = [*filter(None, (first, second)), *(address for pair in pairs for address in pair.inputs)]
+    _check_apart(journal, results)
     _tell_unmatched(found)
     with contextlib.ExitStack() as stack:
+        names = [pair.name for pair in pairs]
+        outlets = Outlets(spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched)
+        if not dry_run:
+            outlets.open_results(results, inputs, stack, force=force)
         kept = _open_journal(journal, inputs, stack, dry_run=dry_run)
         if dry_run:
             return _show(pairs, kept, stamps, shown)
-        names = [pair.name for pair in pairs]
-        outlets = Outlets(spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched)
-        outlets.open_results(results, inputs, stack, force=force)
         with contextlib.ExitStack() as running:
             watched = outlets.open_view(pairs, running, wanted=progress)
-            executor = running.enter_context(Processes(workers or available_workers()))
-            run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=memory, progress=watched)
+            executor, share = running.enter_context(_executor(pairs, workers, memory, scheduler))
+            run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=share, progress=watched)
             running.callback(run.close)
             for result, from_journal in run:
                 outlets.add(result, from_journal=from_journal)
                 if fail_fast and result.error is not None:
                     break
         return outlets.finish(strict=strict)
+
+
+@contextlib.contextmanager
+def _executor(
+    pairs: Sequence[BatchPair], workers: int | None, memory: int | None, scheduler: str | None
+) -> Iterator[tuple[Executor, int | None]]:
+    """Processes of this machine or a cluster, and the memory of all of it."""
+    if scheduler is None:
+        from kldiv_cli.batch import workers_within
+        from kldiv_cli.processes import Processes
+
+        with Processes(workers_within(pairs, workers, memory)) as processes:
+            yield processes, memory
+        return
+    from kldiv_cli.placement import resources_of
+
+    with resources_of(workers, memory, scheduler) as resources:
+        assert resources.executor is not None
+        yield resources.executor, resources.memory
+
+
+def _outputs(
+    output: str | None, distributions: str | None, dtype: str | None, *, force: bool, results: str | None
+) -> Outputs:
+    """The files of each pair; what is only said of them is of no use without any."""
+    from kldiv_cli.batch_pair import Outputs
+
+    written = output is not None or distributions is not None
+    if force and not written and results is None:
+        raise UsageError(
+            "force: needs an output; add --output FILE, --distributions FILE or --results FILE, or drop it"
+        )
+    if dtype is not None and not written:
+        raise UsageError(
+            "output_dtype: needs an output; add --output FILE or --distributions FILE, or drop it"
+        )
+    return Outputs(output, distributions, dtype, force and written)
+
+
+def _check_apart(journal: str | None, results: str | None) -> None:
+    """Refuse one file for both."""
+    if None not in (journal, results) and os.path.realpath(str(journal)) == os.path.realpath(str(results)):
+        raise UsageError(f"results {results}: the journal too, expected another file; choose another name")
 
 
 def _tell_unmatched(found: PairSet) -> None:

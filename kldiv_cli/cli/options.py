@@ -653,3 +653,25 @@ DistributionsOfPairs = Annotated[
         help="Write each pair's losses of distributions, likewise.",
     ),
 ]
+WorkersOfPairs = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Processes. Default: one a processor, as far as the memory goes. Changes no bit of the result.",
+        show_default=False,
+    ),
+]
+ProgressOfPairs = Annotated[
+    bool | None,
+    typer.Option(
+        "--progress/--no-progress",
+        help="Show on stderr what is going on. Default: on a terminal, unless results appear there.",
+        show_default=False,
+    ),
+]
+ForceOfPairs = Annotated[
+    bool,
+    typer.Option("--force", help="Replace the files of maps, losses and results that exist."),
+]

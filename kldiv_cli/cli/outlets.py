@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kldiv_cli.batch import BatchPair
+    from kldiv_cli.batch_pair import BatchPair
     from kldiv_cli.batch_summary import BatchSummary, LossSummary
     from kldiv_cli.batch_totals import LossTotals
     from kldiv_cli.cli.results import Results

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import assert_never
 
-from kldiv_cli.batch import BatchPair
+from kldiv_cli.batch_pair import BatchPair
 from kldiv_cli.findings import counted
 from kldiv_cli.record import SCHEMA
 from kldiv_cli.report import text

@@ -15,6 +15,16 @@ def doubled() -> Callable[[int], int]:
     return lambda task: 2 * task
 
 
+def dying_at_5() -> Callable[[int], int]:
+    def work(task: int) -> int:
+        if task == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(30)
+        return 2 * task
+
+    return work
+
+
 def slow(seconds: float) -> Callable[[int], int]:
     def work(task: int) -> int:
         time.sleep(seconds)

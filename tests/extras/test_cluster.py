@@ -27,6 +27,7 @@ import cluster_tasks
 from distributed import Client
 
 from kldiv_cli import check, compare, evaluate
+from kldiv_cli.__main__ import main
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.budget import Resources
 from kldiv_cli.cluster import Cluster, connect
@@ -610,3 +611,53 @@ def test_an_interrupted_script_leaves_no_task_running(dask: Dask, tmp_path: Path
     before = marks.read_text()
     time.sleep(0.5)
     assert marks.read_text() == before
+
+
+def test_a_batch_is_the_same_on_a_cluster(
+    dask: Dask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kldiv_cli.batch._LARGE", 50_000)
+    rng = np.random.default_rng(11)
+    for name in ("out", "ref"):
+        (tmp_path / name).mkdir()
+    for number in range(40):
+        shape = (4000 if number % 20 == 7 else 30, 10)
+        np.save(f"out/{number}.npy", rng.standard_normal(shape).astype(np.float32))
+        np.save(f"ref/{number}.npy", rng.dirichlet(np.ones(10), shape[0]))
+    Path("out/3.npy").write_bytes(b"damaged")
+    command = ["batch", "out", "ref", "--log-softmax", "-1", "--format", "jsonl", "--output"]
+    lines = []
+    for maps, more in (("there", ["--scheduler", dask.address]), ("here", ["--workers", "2"])):
+        assert main([*command, f"{maps}/{{pair}}.npy", *more]) == 2
+        *pairs, summary = map(json.loads, capsys.readouterr().out.splitlines())
+        del summary["summary"]["seconds"]
+        lines.append((sorted(pairs, key=lambda record: record["pair"]), summary))
+    assert lines[0] == lines[1]
+    assert len(lines[0][0]) == 40
+    for map_there in Path("there").iterdir():
+        assert map_there.read_bytes() == Path("here", map_there.name).read_bytes()
+    assert len(list(Path("there").iterdir())) == 39
+
+
+@posix
+def test_a_task_that_kills_its_worker_costs_no_other(tmp_path: Path) -> None:
+    told: list[int] = []
+    with (
+        scheduling(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask,
+        dask.worker(),
+        dask.worker(),
+        connect(dask.address) as cluster,
+    ):
+        results = list(
+            cluster.run(
+                range(12), cluster_tasks.dying_at_5, told=told.append, failed=lambda task, error: repr(error)
+            )
+        )
+        cluster.abort()
+        with pytest.raises(WorkerDied, match="has ended"):
+            list(cluster.run(range(3), cluster_tasks.doubled))
+    assert sorted(told) == list(range(12))
+    (lost,) = [result for result in results if isinstance(result, str)]
+    assert "died over the same blocks" in lost
+    assert sorted(set(results) - {lost}) == [2 * task for task in range(12) if task != 5]

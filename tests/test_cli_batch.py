@@ -1,0 +1,706 @@
+"""`kldiv batch` as a user types it: stdout, stderr and files, exit codes, signals, and runs that go on."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+from dumps import children_of, is_running, names_of, write_dump, write_pair
+
+from kldiv_cli.__main__ import main
+from kldiv_cli.journal import open_journal
+from kldiv_cli.processes import Processes
+
+SECONDS = 60
+posix = pytest.mark.skipif(not Path("/proc/self").exists(), reason="signals, and processes in /proc")
+LOGITS = ("--log-softmax", "-1")
+DUMP = ("q", "p", *LOGITS)
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Of JSON lines, all but the summary, in the order of their pairs."""
+        lines = [json.loads(line) for line in self.out.splitlines()]
+        return sorted((line for line in lines if "pair" in line), key=lambda line: str(line["pair"]))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])["summary"]
+        return found
+
+
+Batch = Callable[..., Run]
+
+
+class _Lent:
+    """Processes that outlive a run, so that not every test waits for new ones."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, Processes] = {}
+        self.asked: list[int] = []
+
+    @contextlib.contextmanager
+    def __call__(self, workers: int) -> Iterator[Processes]:
+        self.asked.append(workers)
+        if workers not in self._pools or self._pools[workers]._closed:
+            self._pools[workers] = Processes(workers)
+        yield self._pools[workers]
+
+    def end(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+@pytest.fixture(scope="module")
+def lent() -> Iterator[_Lent]:
+    lent = _Lent()
+    yield lent
+    lent.end()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes that are lent to several tests stay."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture
+def dump(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with nothing in it but a dump of five pairs in q/ and p/."""
+    monkeypatch.chdir(place)
+    for path in place.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_dump(place, ["a", "b", "c", "d", "e"])
+    return place
+
+
+@pytest.fixture
+def batch(
+    dump: Path, lent: _Lent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Batch:
+    """Run a command in this process; what `main` sets for its process is put back."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setattr("gc.set_threshold", lambda *numbers: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("kldiv_cli.processes.Processes", lent)
+
+    def run(*arguments: str, command: str = "batch") -> Run:
+        code = main([command, *arguments])
+        return Run(code, *capsys.readouterr())
+
+    return run
+
+
+def refused(run: Run) -> str:
+    """The one line that says why nothing was done."""
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith("kldiv: error: ")
+    assert run.err.count("\n") == 1
+    return run.err.removeprefix("kldiv: error: ").rstrip("\n")
+
+
+def spoil(dump: Path, name: str = "c") -> None:
+    (dump / "p" / f"{name}.npy").unlink()
+    np.save(dump / "p" / f"{name}.npy", np.ones((7, 5)))
+
+
+# Which pairs
+
+
+def write_lists(dump: Path) -> None:
+    rows = [("a", "q/a.npy", "p/a.npy"), ("b", "q/b.npy", "p/b.npy")]
+    (dump / "pairs.csv").write_text(
+        "name,predictions,targets\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    )
+    keys = ("name", "predictions", "targets")
+    (dump / "pairs.jsonl").write_text(
+        "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows)
+    )
+    (dump / "suite.toml").write_text(
+        "".join(f'[pairs.{name}]\npredictions = "{q}"\ntargets = "{p}"\n' for name, q, p in rows)
+    )
+    with h5py.File(dump / "dump.h5", "w") as file:
+        for name in ("a", "b"):
+            for part in ("q", "p"):
+                file[f"layer_{name}/{part}"] = np.load(dump / part / f"{name}.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["pairs.csv"], ["a", "b"]),
+        (["pairs.jsonl"], ["a", "b"]),
+        (["suite.toml"], ["a", "b"]),
+        (["q", "p"], ["a", "b", "c", "d", "e"]),
+        (["q/[ab].npy", "p/{stem}.npy"], ["a", "b"]),
+        (["--predictions", "q/[ab].npy", "--targets", "p/{stem}.npy"], ["a", "b"]),
+        (
+            ["dump.h5", "--group-by", "/layer*", "--predictions", "q", "--targets", "p"],
+            ["layer_a", "layer_b"],
+        ),
+        (["q/a.npy", "p/a.npy"], ["q/a"]),
+    ],
+    ids=["csv", "jsonl", "suite", "directories", "glob", "options", "groups", "files"],
+)
+def test_every_way_to_name_pairs_computes_what_a_dry_run_lists(
+    batch: Batch, dump: Path, arguments: list[str], names: list[str]
+) -> None:
+    write_lists(dump)
+    listed = batch(*arguments, *LOGITS, "--dry-run", "--format", "jsonl")
+    done = batch(*arguments, *LOGITS, "--format", "jsonl")
+    assert (listed.code, listed.err, done.code, done.err) == (0, "", 0, "")
+    assert [record["pair"] for record in listed.records] == names
+    assert [record["pair"] for record in done.records] == names
+    assert all(record["status"] == "to be computed" for record in listed.records)
+    assert all(record["status"] == "ok" for record in done.records)
+    for one, other in zip(listed.records, done.records, strict=True):
+        assert one["predictions"] == other["predictions"]["address"]
+        assert one["targets"] == other["targets"]["address"]
+    values = {record["distmean"] for record in done.records}
+    assert values <= {record["distmean"] for record in batch(*DUMP, "--format", "jsonl").records}
+    assert (done.summary["pairs"], done.summary["computed"]) == (len(names), len(names))
+
+
+@pytest.mark.parametrize("format", ["table", "plain", "json", "jsonl", "csv", "md"])
+def test_a_dry_run_in_every_format_says_what_the_journal_has(batch: Batch, dump: Path, format: str) -> None:
+    assert (
+        batch("--predictions", "q/[ab].npy", "--targets", "p/{stem}.npy", *LOGITS, "--journal", "j").code == 0
+    )
+    before = (dump / "j").read_bytes()
+    run = batch(*DUMP, "--dry-run", "--journal", "j", "--format", format)
+    assert (run.code, run.err) == (0, "")
+    if format == "json":
+        found = [record["status"] for record in json.loads(run.out)["pairs"]]
+    elif format == "jsonl":
+        found = [record["status"] for record in run.records]
+    elif format == "csv":
+        found = [row["status"] for row in csv.DictReader(io.StringIO(run.out))]
+    else:
+        assert run.out.startswith(("5 pairs, 2 of them finished", "## 5 pairs", "**5 pairs", "# 5 pairs"))
+        words = run.out.replace("to be computed", "to_be_computed").split()
+        found = [word for word in words if word in ("finished", "to_be_computed")][-5:]
+        found = [word.replace("_", " ") for word in found]
+    assert found == ["finished", "finished", *["to be computed"] * 3]
+    assert (dump / "j").read_bytes() == before
+
+
+def test_a_dry_run_begins_no_journal_and_no_file(batch: Batch, dump: Path) -> None:
+    before = sorted(dump.rglob("*"))
+    run = batch(*DUMP, "--dry-run", "--journal", "j", "--results", "r.csv", "--output", "maps/{pair}.npy")
+    assert run.code == 0
+    assert sorted(dump.rglob("*")) == before
+
+
+def test_a_table_may_come_through_a_pipe(dump: Path) -> None:
+    write_lists(dump)
+    with open("pairs.csv") as table:
+        done = subprocess.run(
+            [sys.executable, "-m", "kldiv_cli", "batch", "-", *LOGITS, "--format", "csv"],
+            stdin=table,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(row["pair"] for row in csv.DictReader(io.StringIO(done.stdout)))[-2:] == ["a", "b"]
+
+
+def test_what_has_no_partner_is_refused_or_noted(batch: Batch, dump: Path) -> None:
+    (dump / "p" / "b.npy").unlink()
+    for number in range(13):
+        write_pair(dump, f"x{number:02}")
+        (dump / "q" / f"x{number:02}.npy").unlink()
+    assert "no targets for q/b.npy" in refused(batch(*DUMP))
+    run = batch(*DUMP, "--allow-unmatched", "--format", "jsonl")
+    assert run.code == 0
+    notes = run.err.splitlines()
+    assert notes[0] == "note: q/b.npy: predictions without a partner, left out"
+    assert notes[-1] == "note: 4 more without a partner, left out"
+    assert len(notes) == 11
+    assert len(run.summary["unmatched"]) == 14
+    assert [record["pair"] for record in run.records] == ["a", "c", "d", "e"]
+
+
+def test_of_no_pairs_one_line_says_so(batch: Batch, dump: Path) -> None:
+    for name in ("empty_q", "empty_p"):
+        (dump / name).mkdir()
+    assert refused(batch("empty_q", "empty_p")).startswith("empty_q: no files, expected some ")
+    Path("pairs.csv").write_text("predictions,targets\n")
+    assert "pairs.csv" in refused(batch("pairs.csv"))
+    assert refused(batch("--allow-unmatched")).startswith("no pairs, expected a suite, a table, ")
+
+
+# What is computed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--log-softmax", "-1"],
+        ["--log-softmax", "0", "--zero-policy", "torch"],
+        ["--log-softmax", "-1", "--loss", "kl", "--loss", "bce"],
+        ["--loss", "bce", "--predictions-are", "logits", "--by-target"],
+        ["--loss", "bce", "--predictions-are", "logits", "--weight", "w.npy", "--pos-weight", "w.npy"],
+        ["--predictions-are", "logits", "--axis", "0", "--temperature", "2"],
+        ["--targets-are", "logits", "--predictions-are", "logits"],
+        ["--log-target", "--log-softmax", "-1"],
+        ["--log-softmax", "-1", "--mask", "mask.npy", "--quantiles", "0.25,0.75", "--worst", "2"],
+        ["--log-softmax", "-1", "--blocks-of", "2", "--top1"],
+        ["--log-softmax", "-1", "--ignore-value", "0.5"],
+        ["--log-softmax", "-1", "--reduction", "batchmean"],
+        ["--log-softmax", "-1", "--no-size-average"],
+    ],
+    ids=" ".join,
+)
+def test_a_batch_of_one_pair_has_the_record_that_compute_has(
+    batch: Batch, dump: Path, options: list[str]
+) -> None:
+    np.save("mask.npy", np.array([1, 1, 0, 1, 0, 1], np.uint8))
+    np.save("w.npy", np.linspace(0.5, 2, 5))
+    alone = batch("q/a.npy", "p/a.npy", *options, "--format", "jsonl", command="compute")
+    assert alone.code == 0, alone.err
+    run = batch("q/a.npy", "p/a.npy", *options, "--format", "jsonl")
+    assert run.code == 0, run.err
+    records = [
+        {key: value for key, value in record.items() if key not in ("pair", "status")}
+        for record in run.records
+    ]
+    expected = [json.loads(line) for line in alone.out.splitlines()]
+    for record in expected:
+        # What is said of a reduction is said of the numbers that are shown, here of all of them.
+        record["findings"] = [f for f in record["findings"] if f["id"] != "reduction"]
+    assert records == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--broadcast"], ["--trim-axis"], ["--allow-external"]],
+    ids=" ".join,
+)
+def test_what_only_some_pairs_need_is_passed_on_too(batch: Batch, dump: Path, options: list[str]) -> None:
+    np.save("p/a.npy", np.full({"--broadcast": (1, 5), "--trim-axis": (6, 7)}.get(options[0], (6, 5)), 0.2))
+    if options == ["--allow-external"]:
+        with h5py.File("other.h5", "w") as file:
+            file["q"] = np.load("q/a.npy")
+        with h5py.File("q/a.h5", "w") as file:
+            file["q"] = h5py.ExternalLink("../other.h5", "q")
+        pair = ["q/a.h5::/q", "p/a.npy"]
+    else:
+        pair = ["q/a.npy", "p/a.npy"]
+    assert batch(*pair, *LOGITS).code == 2
+    run = batch(*pair, *LOGITS, *options, "--format", "jsonl")
+    assert run.code == 0, run.err
+
+
+def test_workers_and_memory_are_what_was_asked_for(batch: Batch, lent: _Lent, dump: Path) -> None:
+    for options, workers in ((["--workers", "1"], 1), (["--workers", "3"], 3), (["--memory", "15MiB"], 1)):
+        assert batch(*DUMP, *options).code == 0
+        assert lent.asked[-1] == workers
+    message = refused(batch(*DUMP, "--memory", "1MiB", "--workers", "2", "--journal", "j"))
+    assert message.startswith("--memory 1048576 bytes: expected at least ")
+    assert not (dump / "j").exists()
+
+
+def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> None:
+    batch(
+        "q/a.npy", "p/a.npy", *LOGITS, "--output", "one.npy", "--output-dtype", "float32", command="compute"
+    )
+    writing = ("--output", "maps/{pair}.npy", "--output-dtype", "float32")
+    assert batch(*DUMP, *writing).code == 0
+    assert sorted(path.name for path in Path("maps").iterdir()) == [f"{name}.npy" for name in "abcde"]
+    assert Path("maps/a.npy").read_bytes() == Path("one.npy").read_bytes()
+    again = batch(*DUMP, *writing, "--format", "jsonl")
+    assert again.code == 2
+    assert {record["error"] for record in again.records} == {
+        f"maps/{name}.npy: exists; overwrite it with --force" for name in "abcde"
+    }
+    assert batch(*DUMP, *writing, "--force").code == 0
+    assert batch(*DUMP, "--distributions", "rows/{pair}.h5::/kl").code == 0
+    with h5py.File("rows/e.h5") as file:
+        assert file["kl"].shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--output", "map.npy"], "--output map.npy: one file for 5 pairs, expected {pair} in its name"),
+        (["--output", "{pair}.txt"], "--output {pair}.txt: expected a name like map.npy"),
+        (["--output", "m.h5::/{pair}"], "--output m.h5::/{pair}: {pair} in the name of a dataset"),
+        (["--output", "p/{pair}.npy", "--force"], "p/a.npy: is the input "),
+        (
+            ["--output", "m/{pair}.npy", "--distributions", "m/{pair}.npy"],
+            "pair 'a': m/a.npy is written to twice",
+        ),
+        (["--output-dtype", "float32"], "--output-dtype: needs an output; "),
+        (["--force"], "--force: needs an output; "),
+        (["--reduction", "none"], "--reduction none: shows the map of one pair"),
+        (["--results", "r.txt"], "--results r.txt: expected a name that ends in "),
+        (["--results", "missing/r.csv"], "--results missing/r.csv: no directory "),
+        (["--journal", "missing/j"], "--journal missing/j: no directory "),
+        (["--journal", "q/a.npy"], "--journal q/a.npy: is the input q/a.npy"),
+        (["--journal", "/dev/full"], "--journal /dev/full: is not a regular file"),
+        (["--journal", "text"], "text: no journal: begins with "),
+        (["--journal", "r.csv", "--results", "r.csv"], "--results r.csv: the journal too"),
+        (["--journal", "r.csv", "--results", "./r.csv", "--force"], "--results ./r.csv: the journal too"),
+        (["--axis", "0"], "pair 'a': axis 0: contradicts "),
+    ],
+)
+def test_what_can_not_be_done_for_any_pair_is_refused_before_any_is_computed(
+    batch: Batch, dump: Path, options: list[str], expected: str
+) -> None:
+    (dump / "text").write_text("a text\n")
+    before = {path: path.read_bytes() for path in dump.rglob("*") if path.is_file()}
+    message = refused(batch(*DUMP, *options))
+    assert expected in message
+    assert message.startswith(expected.partition(":")[0]) or "text: no journal" in message
+    assert {path: path.read_bytes() for path in dump.rglob("*") if path.is_file()} == before
+
+
+def test_the_list_of_pairs_is_not_written_over(batch: Batch, dump: Path) -> None:
+    write_lists(dump)
+    before = (dump / "pairs.csv").read_bytes()
+    assert "is the input pairs.csv" in refused(
+        batch("pairs.csv", *LOGITS, "--results", "pairs.csv", "--force")
+    )
+    assert "is the input pairs.csv" in refused(batch("pairs.csv", *LOGITS, "--journal", "pairs.csv"))
+    assert (dump / "pairs.csv").read_bytes() == before
+
+
+def test_a_name_does_not_lead_out_of_where_maps_go(batch: Batch, dump: Path) -> None:
+    (dump / "pairs.csv").write_text("name,predictions,targets\n../x,q/a.npy,p/a.npy\nb,q/b.npy,p/b.npy\n")
+    assert batch("pairs.csv", *LOGITS).code == 0
+    message = refused(batch("pairs.csv", *LOGITS, "--output", "maps/{pair}.npy"))
+    assert message.startswith("pair '../x': its output would lie outside of its directory")
+
+
+# Exit codes, and what is told
+
+
+def test_one_bad_pair_is_told_and_stops_no_other(batch: Batch, dump: Path) -> None:
+    spoil(dump)
+    run = batch(*DUMP, "--format", "jsonl", "--results", "r.jsonl")
+    assert run.code == 2
+    assert run.err.startswith("error: c: ")
+    assert run.err.count("\n") == 1
+    assert [record["status"] for record in run.records] == ["ok", "ok", "error", "ok", "ok"]
+    assert run.summary["failed"] == [{"pair": "c", "error": run.records[2]["error"]}]
+    written = Run(0, (dump / "r.jsonl").read_text(), "")
+    assert written.records == run.records
+    assert written.summary == run.summary
+
+
+def test_many_bad_pairs_are_told_as_far_as_anybody_reads_on(batch: Batch, dump: Path) -> None:
+    names = names_of(30)
+    write_dump(dump, names)
+    for name in names:
+        spoil(dump, name)
+    run = batch(*DUMP, "--format", "csv")
+    assert run.code == 2
+    assert run.err.splitlines()[-1] == "error: 10 more pairs could not be computed"
+    assert run.err.count("\n") == 21
+
+
+def test_a_warning_is_told_and_exits_1_only_if_strict(batch: Batch, dump: Path) -> None:
+    np.save("p/b.npy", np.full((6, 5), 0.3))
+    for options, code in (([], 0), (["--strict"], 1)):
+        run = batch(*DUMP, "--format", "jsonl", *options)
+        assert run.code == code
+        assert run.err.startswith("warning: b: ")
+    assert batch(*DUMP, "--journal", "j", "--strict").code == 1
+    assert batch(*DUMP, "--journal", "j", "--strict").code == 1
+    spoil(dump)
+    assert batch(*DUMP, "--strict").code == 2
+
+
+def test_fail_fast_stops_at_the_first_that_fails_and_keeps_what_was_done(batch: Batch, dump: Path) -> None:
+    write_dump(dump, names_of(60))
+    spoil(dump, "003")
+    options = ("--fail-fast", "--workers", "1", "--journal", "j", "--format", "jsonl")
+    run = batch(*DUMP, *options, "--results", "r.jsonl")
+    assert run.code == 2
+    assert [record["pair"] for record in run.records] == ["000", "001", "002", "003"]
+    assert run.err.endswith("note: 61 of 65 pairs not computed: stopped at the first that failed\n")
+    assert (run.summary["pairs"], run.summary["computed"], len(run.summary["failed"])) == (65, 3, 1)
+    assert Run(0, (dump / "r.jsonl").read_text(), "").records == run.records
+    write_pair(dump, "003")
+    rest = batch(*DUMP, *options)
+    assert rest.code == 0
+    assert (rest.summary["from_journal"], rest.summary["computed"]) == (3, 62)
+
+
+@pytest.mark.parametrize("name", ["[red]x", "a b", "ü-数", "-x", "a,b", 'a"b'])
+def test_names_are_shown_as_they_are(batch: Batch, dump: Path, name: str) -> None:
+    write_pair(dump, name)
+    for format in ("plain", "table", "md", "json"):
+        run = batch(*DUMP, "--format", format)
+        assert run.code == 0
+        shown = {"json": json.dumps(name), "md": re.sub(r"[][]", r"\\\g<0>", name)}.get(format, name)
+        assert shown in run.out
+    (row,) = (
+        row for row in csv.DictReader(io.StringIO(batch(*DUMP, "--format", "csv").out)) if row["pair"] == name
+    )
+    assert row["status"] == "ok"
+
+
+# Files of results, and the journal
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_file_of_results_holds_all_pairs_of_a_resumed_run_too(
+    batch: Batch, dump: Path, ending: str
+) -> None:
+    spoil(dump)
+    results = ("--results", f"r.{ending}", "--force", "--journal", "j")
+    assert batch(*DUMP, *results).code == 2
+    write_pair(dump, "c")
+    assert batch(*DUMP, *results).code == 0
+    whole = batch(*DUMP, "--format", ending)
+    lines = [sorted(text.splitlines()) for text in (whole.out, (dump / f"r.{ending}").read_text())]
+    assert [line for line in lines[0] if "summary" not in line] == [
+        line for line in lines[1] if "summary" not in line
+    ]
+    assert not list(dump.glob(".*"))
+
+
+def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_took(dump: Path) -> None:
+    resource = pytest.importorskip("resource")
+    write_dump(dump, names_of(40))
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [sys.executable, "-m", "kldiv_cli", "batch", *DUMP, "--journal", "j", "--format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limited)
+    assert done.returncode == 2
+    assert done.stderr.startswith("kldiv: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "j: File too large; what was written there before is kept" in done.stderr
+    told = len(done.stdout.splitlines())
+    assert told
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0
+    run = Run(0, done.stdout, done.stderr)
+    assert len(run.records) == 45
+    assert run.summary["from_journal"] == told
+
+
+# While it runs
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    defaults = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "kldiv_cli", "batch", *arguments]
+    return subprocess.Popen(command, **{**defaults, **options})
+
+
+@pytest.fixture
+def slow(dump: Path) -> Path:
+    """A dump with pairs that take long: all zeros, which take no room."""
+    shape = (3_000_000, 10)
+    for name in ("y", "z"):
+        for part in ("q", "p"):
+            np.lib.format.open_memmap(f"{part}/{name}.npy", "w+", np.float32, shape).flush()  # type: ignore[no-untyped-call]
+    return dump
+
+
+@posix
+@pytest.mark.parametrize("format", ["jsonl", "csv", "plain"])
+def test_a_pair_is_seen_as_soon_as_it_is_done(slow: Path, format: str) -> None:
+    process = start(*DUMP, "--format", format)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2 + (format != "jsonl"))]
+    assert process.poll() is None
+    assert lines[-1].endswith(b"\n")
+    process.stdout.close()
+    _, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (141, b"")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_ends_it_quietly_and_the_journal_keeps_what_was_done(
+    slow: Path, number: signal.Signals, code: int
+) -> None:
+    writing = ("--journal", "j", "--results", "r.csv", "--output", "maps/{pair}.npy", "--format", "jsonl")
+    process = start(*DUMP, *writing)
+    assert process.stdout is not None
+    seen = [process.stdout.readline() for _ in range(5)]
+    wait_until(lambda: bool(list(slow.glob("maps/.[yz]*.tmp"))), process)
+    workers = children_of(process.pid)
+    assert workers
+    started = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out, err) == (code, b"", b"")
+    assert time.monotonic() - started < 20
+    assert not any(map(is_running, workers))
+    assert sorted(path.name for path in slow.iterdir()) == ["j", "maps", "p", "q"]
+    assert sorted(path.name for path in (slow / "maps").iterdir()) == [f"{name}.npy" for name in "abcde"]
+    for name in ("y", "z"):
+        write_pair(slow, name)
+    run = finished(*DUMP, *writing)
+    assert (run.summary["from_journal"], run.summary["computed"]) == (5, 2)
+    assert sorted(run.out.splitlines()[:5]) == sorted(line.decode().rstrip("\n") for line in seen)
+
+
+@posix
+def test_a_second_run_on_one_journal_is_refused(dump: Path) -> None:
+    assert finished(*DUMP, "--journal", "j")
+    before = (dump / "j").read_bytes()
+    with open_journal("j"):
+        for options in ((), ("--dry-run",)):
+            second = start(*DUMP, "--journal", "j", "--results", "r.csv", *options)
+            out, err = second.communicate(timeout=SECONDS)
+            assert (second.returncode, out) == (2, b"")
+            assert b"j: another process is writing to it; wait until that has ended" in err
+    assert (dump / "j").read_bytes() == before
+    assert sorted(path.name for path in dump.iterdir()) == ["j", "p", "q"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "variables", "animated"),
+    [
+        (100, {}, True),
+        (40, {"NO_COLOR": "1"}, True),
+        (80, {"TERM": "dumb"}, False),
+    ],
+    ids=["wide", "narrow without colour", "dumb"],
+)
+def test_on_a_terminal_it_is_seen_running_and_ends_in_a_table(
+    dump: Path, columns: int, variables: dict[str, str], animated: bool
+) -> None:
+    spoil(dump)
+    code, seen = on_terminal(*DUMP, columns=columns, variables=variables)
+    assert code == 2
+    assert ("\x1b[?25l" in seen) == animated
+    assert ("\x1b[31m" in seen or "\x1b[1m" in seen) == (animated and "NO_COLOR" not in variables)
+    assert "macro" in seen
+    assert "error: c: " in seen.replace("\n", "")
+
+
+def on_terminal(*arguments: str, columns: int, variables: dict[str, str]) -> tuple[int, str]:
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    clean = {name: value for name, value in os.environ.items() if name not in unwanted}
+    process = start(
+        *arguments, stdout=theirs, stderr=theirs, env={**clean, "TERM": "xterm-256color", **variables}
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 65536):
+            seen += piece
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    os.close(ours)
+    return process.wait(SECONDS), seen.decode().replace("\r\n", "\n")
+
+
+def finished(*arguments: str) -> Run:
+    """A run that nothing is wrong with."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (0, b"")
+    return Run(process.returncode, out.decode(), "")
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None, "it ended first"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# Killed at any moment
+
+
+def settled(lines: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The lines of the pairs in order, and of the summary what does not tell how it came about."""
+    summary = json.loads(lines[-1])["summary"]
+    for name in ("seconds", "computed", "from_journal"):
+        del summary[name]
+    return sorted(lines[:-1]), summary
+
+
+@posix
+def test_killed_at_any_moment_and_run_again_it_comes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty kills, on four journals, one of them with maps: some fall into the start, some into the work."""
+    monkeypatch.chdir(tmp_path)
+    names = [pair.name for pair in write_dump(tmp_path, 150, rows=40)]
+    writing = (*DUMP, "--format", "jsonl")
+    begun = time.monotonic()
+    undisturbed = start(*writing, "--distributions", "rows/{pair}.npy")
+    expected = undisturbed.communicate(timeout=SECONDS)[0].decode().splitlines()
+    duration = time.monotonic() - begun
+    assert undisturbed.returncode == 0
+    assert len(expected) == len(names) + 1
+    moments = random.Random(20)
+    orphans: set[int] = set()
+    interrupted = 0
+    for number in range(4):
+        journal = Path(f"journal{number}")
+        mapped = ("--distributions", f"rows{number}/{{pair}}.npy") if number == 0 else ()
+        arguments = (*writing, *mapped, "--journal", str(journal), "--workers", str(1 + number % 2))
+        for kill in range(5):
+            process = start(*arguments, stdout=subprocess.DEVNULL)
+            if kill % 2:
+                time.sleep(moments.uniform(0, duration))
+            else:
+                size = journal.stat().st_size if journal.exists() else 0
+                wait_for_growth(journal, size + moments.randrange(1, 80_000), process)
+            orphans |= children_of(process.pid)
+            process.kill()
+            _, err = process.communicate(timeout=SECONDS)
+            interrupted += process.returncode == -signal.SIGKILL
+            assert err == b""
+        done = finished(*arguments)
+        assert settled(done.out.splitlines()) == settled(expected)
+        entries = [json.loads(line)["entry"] for line in journal.read_text().splitlines()[1:]]
+        computed = [entry["pair"] for entry in entries if entry["status"] == "ok"]
+        assert sorted(computed) == names, "a pair was computed twice, or not at all"
+        if mapped:
+            assert not list(Path("rows0").glob(".*"))
+            for name in names:
+                assert Path(f"rows0/{name}.npy").read_bytes() == Path(f"rows/{name}.npy").read_bytes()
+    assert interrupted >= 10
+    end = time.monotonic() + 20
+    while any(map(is_running, orphans)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(is_running, orphans))
+
+
+def wait_for_growth(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a file has this size, or the process has ended."""
+    while process.poll() is None and not (path.exists() and path.stat().st_size >= size):
+        time.sleep(0.002)

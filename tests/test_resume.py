@@ -1,0 +1,203 @@
+"""A batch that goes on: what the journal has is not computed again, and nothing else comes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dumps import pair_in, write_dump, write_pair
+
+from kldiv_cli import resume
+from kldiv_cli.batch_pair import BatchPair, Outputs
+from kldiv_cli.batch_plan import Stamps
+from kldiv_cli.execution import Threads
+from kldiv_cli.journal import open_journal
+from kldiv_cli.report.batch import batch_lines
+from kldiv_cli.resume import is_finished, resume_batch
+from kldiv_cli.spec import resolve_spec
+
+Computed = list[str]
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Computed:
+    """The names of the pairs that were computed since it was last cleared."""
+    names: Computed = []
+    original = resume.run_batch
+
+    def counting(pairs: Sequence[BatchPair], *arguments: Any, **options: Any) -> Any:
+        names.extend(pair.name for pair in pairs)
+        return original(pairs, *arguments, **options)
+
+    monkeypatch.setattr(resume, "run_batch", counting)
+    return names
+
+
+def run(
+    pairs: Sequence[BatchPair], journal: Path | None, version: str = "1", *, most: int | None = None
+) -> dict[str, str]:
+    """The JSON lines of a batch by pair; `most` of them are waited for."""
+    stamps = Stamps(pairs, version)
+    lines, found = batch_lines("jsonl", resolve_spec()), {}
+    if journal is None:
+        results = resume_batch(pairs, Threads(2), stamps=stamps)
+        return {result.name: lines.pair(result) for result, _ in results}
+    with open_journal(str(journal)) as opened:
+        results = resume_batch(pairs, Threads(2), journal=opened, stamps=stamps)
+        for result, from_journal in results:
+            assert result.name not in found
+            found[result.name] = lines.pair(result)
+            assert is_finished(next(p for p in pairs if p.name == result.name), opened, stamps) == (
+                result.error is None
+            )
+            assert not (from_journal and result.error)
+            if most is not None and len(found) == most:
+                break
+        results.close()
+    return found
+
+
+def test_without_a_journal_all_is_computed(tmp_path: Path, computed: Computed) -> None:
+    pairs = write_dump(tmp_path, 5)
+    assert run(pairs, None) == run(pairs, None)
+    assert len(computed) == 10
+
+
+def test_what_is_finished_is_not_computed_again_and_reads_the_same(
+    tmp_path: Path, computed: Computed
+) -> None:
+    pairs = write_dump(tmp_path, 9)
+    undisturbed = run(pairs, None)
+    computed.clear()
+    begun = run(pairs, tmp_path / "j", most=4)
+    computed.clear()
+    assert run(pairs, tmp_path / "j") == undisturbed
+    # Those that were told, and no others, were taken from the journal.
+    assert sorted(computed) == sorted(undisturbed.keys() - begun.keys())
+    computed.clear()
+    assert run(pairs, tmp_path / "j") == undisturbed
+    assert computed == []
+
+
+def _content(tmp_path: Path, pairs: list[BatchPair]) -> None:
+    np.save(tmp_path / "q" / "002.npy", np.load(tmp_path / "q" / "002.npy") + np.float32(0.5))
+
+
+def _targets(tmp_path: Path, pairs: list[BatchPair]) -> None:
+    status = os.stat(tmp_path / "p" / "002.npy")
+    os.utime(tmp_path / "p" / "002.npy", ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+
+
+def _setting(tmp_path: Path, pairs: list[BatchPair]) -> None:
+    pairs[2] = pair_in(tmp_path, "002", resolve_spec(log_softmax=-1, temperature=2.0))
+
+
+def _other_file(tmp_path: Path, pairs: list[BatchPair]) -> None:
+    pairs[2] = replace(pairs[2], targets=pairs[3].targets)
+
+
+def _gone(tmp_path: Path, pairs: list[BatchPair]) -> None:
+    os.unlink(tmp_path / "p" / "002.npy")
+
+
+@pytest.mark.parametrize("change", [_content, _targets, _setting, _other_file, _gone])
+def test_what_has_changed_is_computed_again(
+    tmp_path: Path, computed: Computed, change: Callable[[Path, list[BatchPair]], None]
+) -> None:
+    pairs = write_dump(tmp_path, 6)
+    run(pairs, tmp_path / "j")
+    change(tmp_path, pairs)
+    computed.clear()
+    again = run(pairs, tmp_path / "j")
+    assert computed == ["002"]
+    assert again == run(pairs, None)
+
+
+def test_what_failed_is_computed_again_until_it_is_mended(tmp_path: Path, computed: Computed) -> None:
+    pairs = write_dump(tmp_path, 4)
+    for name in ("001", "003"):
+        os.unlink(tmp_path / "p" / f"{name}.npy")
+    run(pairs, tmp_path / "j")
+    for _ in range(2):
+        computed.clear()
+        run(pairs, tmp_path / "j")
+        assert computed == ["001", "003"]
+    for name in ("001", "003"):
+        write_pair(tmp_path, name)
+    assert run(pairs, tmp_path / "j") == run(pairs, None)
+    computed.clear()
+    run(pairs, tmp_path / "j")
+    assert computed == []
+
+
+def test_what_is_new_is_computed_and_what_is_left_out_is_not_told(tmp_path: Path, computed: Computed) -> None:
+    pairs = write_dump(tmp_path, 6)
+    run(pairs[:4], tmp_path / "j")
+    computed.clear()
+    assert run(pairs[2:], tmp_path / "j") == run(pairs[2:], None)
+    assert computed[:2] == ["004", "005"]
+
+
+def test_what_another_version_has_computed_is_computed_again(tmp_path: Path, computed: Computed) -> None:
+    pairs = write_dump(tmp_path, 3)
+    run(pairs, tmp_path / "j")
+    computed.clear()
+    run(pairs, tmp_path / "j", "2")
+    assert len(computed) == 3
+
+
+# Maps
+
+
+def mapped(directory: Path, pairs: Sequence[BatchPair], *, force: bool = False) -> list[BatchPair]:
+    return [
+        replace(pair, outputs=Outputs(str(directory / "maps" / f"{pair.name}.npy"), force=force))
+        for pair in pairs
+    ]
+
+
+def test_a_pair_whose_map_is_gone_is_computed_again(tmp_path: Path, computed: Computed) -> None:
+    pairs = mapped(tmp_path, write_dump(tmp_path, 4))
+    first = run(pairs, tmp_path / "j")
+    (tmp_path / "maps" / "001.npy").unlink()
+    computed.clear()
+    assert run(pairs, tmp_path / "j") == first
+    assert computed == ["001"]
+    assert (tmp_path / "maps" / "001.npy").exists()
+
+
+def test_a_map_of_an_earlier_run_is_replaced_and_what_was_there_before_is_not(tmp_path: Path) -> None:
+    pairs = mapped(tmp_path, write_dump(tmp_path, 4))
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "003.npy").write_bytes(b"a user's own")
+    first = run(pairs, tmp_path / "j")
+    assert "exists; overwrite it with --force" in first["003"]
+    # A pair that had its map when the run was killed, but not yet its line.
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(line for line in lines if b'"001","status":"ok"' not in line))
+    _content(tmp_path, pairs)
+    again = run(pairs, tmp_path / "j")
+    assert {name for name, line in again.items() if '"error"' in line} == {"003"}
+    assert again["001"] == first["001"]
+    expected = run(mapped(tmp_path / "other", pairs), None)
+    assert {**again, "003": expected["003"]} == expected
+    for name in ("000", "001", "002"):
+        files = [directory / "maps" / f"{name}.npy" for directory in (tmp_path, tmp_path / "other")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert (tmp_path / "maps" / "003.npy").read_bytes() == b"a user's own"
+
+
+def test_a_map_that_was_there_is_replaced_if_that_is_asked_for(tmp_path: Path, computed: Computed) -> None:
+    pairs = mapped(tmp_path, write_dump(tmp_path, 2), force=True)
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "001.npy").write_bytes(b"a user's own")
+    run(pairs, tmp_path / "j")
+    assert np.load(tmp_path / "maps" / "001.npy").shape == (6, 5)
+    computed.clear()
+    run(mapped(tmp_path, pairs), tmp_path / "j")
+    assert computed == [], "whether to replace does not change what there is"
