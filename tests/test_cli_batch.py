@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -655,49 +656,56 @@ def settled(lines: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 def test_killed_at_any_moment_and_run_again_it_comes_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twenty kills, on four journals, one of them with maps: some fall into the start, some into the work."""
+    """Twenty kills, on two journals at a time, one of them with maps; some at the start, most at work."""
     monkeypatch.chdir(tmp_path)
     names = [pair.name for pair in write_dump(tmp_path, 150, rows=40)]
-    writing = (*DUMP, "--format", "jsonl")
     begun = time.monotonic()
-    undisturbed = start(*writing, "--distributions", "rows/{pair}.npy")
-    expected = undisturbed.communicate(timeout=SECONDS)[0].decode().splitlines()
+    expected = finished(*WRITING, "--distributions", "rows/{pair}.npy").out.splitlines()
     duration = time.monotonic() - begun
-    assert undisturbed.returncode == 0
     assert len(expected) == len(names) + 1
-    moments = random.Random(20)
-    orphans: set[int] = set()
-    interrupted = 0
-    for number in range(4):
-        journal = Path(f"journal{number}")
-        mapped = ("--distributions", f"rows{number}/{{pair}}.npy") if number == 0 else ()
-        arguments = (*writing, *mapped, "--journal", str(journal), "--workers", str(1 + number % 2))
-        for kill in range(5):
-            process = start(*arguments, stdout=subprocess.DEVNULL)
-            if kill % 2:
-                time.sleep(moments.uniform(0, duration))
-            else:
-                size = journal.stat().st_size if journal.exists() else 0
-                wait_for_growth(journal, size + moments.randrange(1, 80_000), process)
-            orphans |= children_of(process.pid)
-            process.kill()
-            _, err = process.communicate(timeout=SECONDS)
-            interrupted += process.returncode == -signal.SIGKILL
-            assert err == b""
-        done = finished(*arguments)
+    mapped = ("--distributions", "again/{pair}.npy")
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(killed_ten_times, journal, arguments, duration)
+            for journal, arguments in (("plain", ()), ("mapped", mapped))
+        ]
+        killed = [run.result() for run in runs]
+    assert sum(interrupted for interrupted, _ in killed) >= 10
+    for journal, arguments in (("plain", ()), ("mapped", mapped)):
+        done = finished(*WRITING, *arguments, "--journal", journal)
         assert settled(done.out.splitlines()) == settled(expected)
-        entries = [json.loads(line)["entry"] for line in journal.read_text().splitlines()[1:]]
+        entries = [json.loads(line)["entry"] for line in Path(journal).read_text().splitlines()[1:]]
         computed = [entry["pair"] for entry in entries if entry["status"] == "ok"]
         assert sorted(computed) == names, "a pair was computed twice, or not at all"
-        if mapped:
-            assert not list(Path("rows0").glob(".*"))
-            for name in names:
-                assert Path(f"rows0/{name}.npy").read_bytes() == Path(f"rows/{name}.npy").read_bytes()
-    assert interrupted >= 10
+    for name in names:
+        assert Path(f"again/{name}.npy").read_bytes() == Path(f"rows/{name}.npy").read_bytes()
     end = time.monotonic() + 20
-    while any(map(is_running, orphans)) and time.monotonic() < end:
+    while any(is_running(pid) for _, orphans in killed for pid in orphans) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not any(map(is_running, orphans))
+    assert not any(is_running(pid) for _, orphans in killed for pid in orphans)
+    assert not list(Path("again").glob(".*"))
+
+
+WRITING = (*DUMP, "--format", "jsonl")
+
+
+def killed_ten_times(journal: str, arguments: Sequence[str], duration: float) -> tuple[int, set[int]]:
+    """How many runs with a journal did not end by themselves, and the processes that they had started."""
+    moments, interrupted, orphans = random.Random(journal), 0, set[int]()
+    for kill in range(10):
+        running = (*WRITING, *arguments, "--journal", journal, "--workers", str(1 + kill // 2 % 2))
+        process = start(*running, stdout=subprocess.DEVNULL)
+        if kill % 2:
+            time.sleep(moments.uniform(0, duration))
+        else:
+            size = os.path.getsize(journal) if os.path.exists(journal) else 0
+            wait_for_growth(Path(journal), size + moments.randrange(1, 60_000), process)
+        orphans |= children_of(process.pid)
+        process.kill()
+        _, err = process.communicate(timeout=SECONDS)
+        interrupted += process.returncode == -signal.SIGKILL
+        assert err == b""
+    return interrupted, orphans
 
 
 def wait_for_growth(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -466,3 +467,46 @@ def test_a_closed_journal_may_be_closed_again(path: Path) -> None:
     journal: Journal = open_journal(str(path))
     journal.close()
     journal.close()
+
+
+# What is begun
+
+
+def test_files_that_were_begun_for_a_pair_are_known_to_later_runs(tmp_path: Path) -> None:
+    path = str(tmp_path / "j")
+    with open_journal(path) as journal:
+        journal.begin("a", ["m/a.npy", "d/a.npy"])
+        assert journal.has_begun("a", ["d/a.npy"])
+    with open_journal(path) as journal:
+        assert journal.damaged == 0
+        assert journal.has_begun("a", ["m/a.npy", "d/a.npy"])
+        assert not journal.has_begun("a", ["m/a.npy", "elsewhere/a.npy"])
+        assert not journal.has_begun("b", ["m/a.npy"])
+
+
+def test_a_pair_that_is_begun_again_is_no_longer_finished(tmp_path: Path) -> None:
+    path, result = str(tmp_path / "j"), computed("a")
+    with open_journal(path) as journal:
+        journal.begin("a", ["m/a.npy"])
+        journal.add(result, {})
+        assert journal.finished("a", {}) is not None
+        assert journal.has_begun("a", ["m/a.npy"]), "what is finished was begun"
+        journal.begin("a", ["m/a.npy"])
+        assert journal.finished("a", {}) is None
+    with open_journal(path) as journal:
+        assert journal.finished("a", {}) is None
+
+
+@pytest.mark.parametrize("outputs", [None, "m/a.npy", [1]])
+def test_a_beginning_of_what_is_no_list_of_files_is_damaged(tmp_path: Path, outputs: object) -> None:
+    path = str(tmp_path / "j")
+    with open_journal(path) as journal:
+        journal._append({"pair": "a", "status": "begun", "stamp": None, "outputs": ["m/a.npy"]})
+    contents = (tmp_path / "j").read_bytes().splitlines()[1]
+    body = contents.replace(b'["m/a.npy"]', json.dumps(outputs).encode())[len(b'{"crc32":"00000000",') :]
+    line = b'{"crc32":"%08x",' % zlib.crc32(body) + body + b"\n"
+    with open(path, "r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(line)
+    with open_journal(path) as journal:
+        assert journal.damaged == 1
