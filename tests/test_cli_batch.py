@@ -562,7 +562,11 @@ def test_a_signal_ends_it_quietly_and_the_journal_keeps_what_was_done(
     assert time.monotonic() - started < 20
     assert not any(map(is_running, workers))
     assert sorted(path.name for path in slow.iterdir()) == ["j", "maps", "p", "q"]
-    assert sorted(path.name for path in (slow / "maps").iterdir()) == [f"{name}.npy" for name in "abcde"]
+    maps = {path.name for path in (slow / "maps").iterdir()}
+    assert {f"{name}.npy" for name in "abcde"} <= maps
+    # One may have been done when the signal came.
+    assert len(maps) < 7
+    assert all(name.endswith(".npy") and name[0] != "." for name in maps)
     for name in ("y", "z"):
         write_pair(slow, name)
     run = finished(*DUMP, *writing)

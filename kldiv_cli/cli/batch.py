@@ -80,6 +80,7 @@ def batch(
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """
     from kldiv_cli import __version__
+    from kldiv_cli.batch import workers_within
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
     from kldiv_cli.cli.outlets import Outlets
     from kldiv_cli.pair_sets import find_pair_set
@@ -103,6 +104,8 @@ def batch(
         raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
     stamps = Stamps(planned, __version__)
     pairs = [stamps.sized(pair) for pair in planned]
+    if scheduler is None:
+        workers = workers_within(pairs, workers, memory)
     # Of a suite or a table nothing must be written over the list itself.
     inputs = [*filter(None, (first, second)), *(address for pair in pairs for address in pair.inputs)]
     _check_apart(journal, results)
@@ -117,7 +120,7 @@ def batch(
             return _show(pairs, kept, stamps, shown)
         with contextlib.ExitStack() as running:
             watched = outlets.open_view(pairs, running, wanted=progress)
-            executor, share = running.enter_context(_executor(pairs, workers, memory, scheduler))
+            executor, share = running.enter_context(_executor(workers, memory, scheduler))
             run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=share, progress=watched)
             running.callback(run.close)
             for result, from_journal in run:
@@ -129,14 +132,14 @@ def batch(
 
 @contextlib.contextmanager
 def _executor(
-    pairs: Sequence[BatchPair], workers: int | None, memory: int | None, scheduler: str | None
+    workers: int | None, memory: int | None, scheduler: str | None
 ) -> Iterator[tuple[Executor, int | None]]:
     """Processes of this machine or a cluster, and the memory of all of it."""
     if scheduler is None:
-        from kldiv_cli.batch import workers_within
+        from kldiv_cli.execution import available_workers
         from kldiv_cli.processes import Processes
 
-        with Processes(workers_within(pairs, workers, memory)) as processes:
+        with Processes(workers or available_workers()) as processes:
             yield processes, memory
         return
     from kldiv_cli.placement import resources_of
