@@ -48,7 +48,8 @@ def serve() -> None:
     try:
         _serve()
     except BrokenPipeError:
-        return
+        # Whoever asked is gone; what is left in the buffer would be complained about at an orderly exit.
+        os._exit(0)
     except _Dismissed:
         # So that it is known what ended it.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
