@@ -51,7 +51,9 @@ class BlockReader:
 
     def _rows(self, name: str, source: Source, block: Block) -> AnyArray:
         array = source.read(block, self._workspace[f"{name} as stored"])
-        moved = np.moveaxis(np.atleast_1d(array), self.job.axis, -1)
+        moved = np.atleast_1d(array)
+        if self.job.axis < moved.ndim - 1:
+            moved = np.moveaxis(moved, self.job.axis, -1)
         if not moved.flags.c_contiguous:
             straight = self._workspace[f"{name} as rows"].array(moved.shape, moved.dtype)
             np.copyto(straight, moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -44,6 +45,8 @@ def serve() -> None:
     An answer is a result, or the error in its place, and the numbers of the workers that are kept.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Results make no cycles, yet looking for some takes a share of each small task.
+    gc.set_threshold(100_000)
     signal.signal(signal.SIGTERM, _dismiss)
     try:
         _serve()

@@ -131,6 +131,8 @@ def _map(view: MapView) -> dict[str, Any]:
 
 def without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
     """Replace nan and inf by null, and name them under "nonfinite"."""
+    if not _has_nonfinite(record):
+        return record
     odd: dict[str, str] = {}
 
     def cleaned(value: Any, path: str) -> Any:
@@ -144,7 +146,16 @@ def without_nonfinite(record: dict[str, Any]) -> dict[str, Any]:
         return value
 
     clean: dict[str, Any] = cleaned(record, "")
-    return {**clean, "nonfinite": odd} if odd else clean
+    return {**clean, "nonfinite": odd}
+
+
+def _has_nonfinite(value: object) -> bool:
+    """Whether there is any: mostly there is none, and looking is quicker than copying."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_nonfinite, value.values()))
+    return isinstance(value, list) and any(map(_has_nonfinite, value))
 
 
 def number_in(record: Mapping[str, Any], *keys: str) -> float | None:

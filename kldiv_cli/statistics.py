@@ -48,6 +48,8 @@ LIMIT: Final = 8 << 20
 """As many values are kept; they take 64 MiB."""
 _MOST_GROUPS: Final = 1 << 17
 _CHUNK: Final = 1 << 14
+_FEW: Final = 1 << 10
+"""Values of which a sum costs less than to begin another one."""
 _SKETCHED: Final = 1 << 17
 """Values whose histogram is made at a time: each costs as much as the octaves are wide."""
 _HIGH: Final = np.int64(-1 << 27)
@@ -186,8 +188,9 @@ def _sum_of_squares(values: Array) -> ExactSum:
             if not np.isfinite(low).all():
                 total = total.merge(exact_sum(part * part))
                 continue
-            for products in (high * high, high * (low + low), low * low):
-                total = total.merge(exact_sum(products))
+            products = (high * high, high * (low + low), low * low)
+            for several in [np.concatenate(products)] if part.size <= _FEW else products:
+                total = total.merge(exact_sum(several))
     return total
 
 
@@ -387,7 +390,7 @@ def _percentiles(
 ) -> dict[str, float]:
     """Interpolate between the values of neighbouring ranks, which `ranked` finds."""
     names = [percentile_name(quantile) for quantile in quantiles]
-    if unknown or not count:
+    if unknown or not count or not quantiles:
         return dict.fromkeys(names, math.nan)
     positions = [quantile * (count - 1) for quantile in quantiles]
     ranks = np.array(sorted({rank for p in positions for rank in (math.floor(p), math.ceil(p))}), np.intp)
