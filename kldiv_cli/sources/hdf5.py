@@ -52,6 +52,7 @@ class Hdf5Source(Source):
         self.chunks = dataset.chunks
         self._lock = threading.Lock()
         self._opened: h5py.Dataset | None = None
+        self._caches = False
 
     @property
     def path(self) -> str:
@@ -60,9 +61,10 @@ class Hdf5Source(Source):
     def read(self, block: Block, buffer: Buffer) -> AnyArray:
         array = buffer.array(block_shape(block), self.dtype)
         if array.size:
-            dataset = self._opened if self._opened is not None else self._open()
             try:
-                dataset.read_direct(array, source_sel=block or ())
+                # HDF5 would let one thread at a time read anyway.
+                with self._lock:
+                    self._open_for(block).read_direct(array, source_sel=block or ())
             except InputError:
                 raise
             except FAULTS as error:
@@ -76,18 +78,34 @@ class Hdf5Source(Source):
     def close(self) -> None:
         self.file.close()
         with self._lock:
-            if self._opened is not None:
-                self._opened.file.close()
-                self._opened = None
+            self._close()
 
-    def _open(self) -> h5py.Dataset:
-        with self._lock:
-            if self._opened is None:
-                self._opened = open_container(self.file, cache_size(self))[self.name]
-            return self._opened
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.file.close()
+            self._opened = None
+
+    def _open_for(self, block: Block) -> h5py.Dataset:
+        """The dataset, with a cache for chunks from the first block on that takes a part of some."""
+        caches = self._caches or not _is_of_whole_chunks(block, self)
+        if caches and not self._caches:
+            self._close()
+            self._caches = True
+        if self._opened is None:
+            self._opened = open_container(self.file, cache_size(self) if caches else 0)[self.name]
+        return self._opened
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.address, self.file, self.name, self.others)
+
+
+def _is_of_whole_chunks(block: Block, source: Source) -> bool:
+    if source.chunks is None:
+        return False
+    return all(
+        part.start % chunk == 0 and (part.stop % chunk == 0 or part.stop == length)
+        for part, chunk, length in zip(block, source.chunks, source.shape, strict=True)
+    )
 
 
 def _reopen(address: str, file: File, name: str, others: tuple[RegularFile, ...]) -> Source:

@@ -661,3 +661,25 @@ def test_a_task_that_kills_its_worker_costs_no_other(tmp_path: Path) -> None:
     (lost,) = [result for result in results if isinstance(result, str)]
     assert "died over the same blocks" in lost
     assert sorted(set(results) - {lost}) == [2 * task for task in range(12) if task != 5]
+
+
+def test_the_lines_of_the_readme_start_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    lines = [line for line in readme.splitlines() if line.startswith(("dask scheduler ", "dask worker "))]
+    assert len(lines) == 2
+    monkeypatch.chdir(tmp_path)
+    more = (["--host", "127.0.0.1", "--port", "0", "--no-dashboard"], ["--no-dashboard"])
+    with contextlib.ExitStack() as stack:
+        for line, options in zip(lines, more, strict=True):
+            command = [sys.executable, "-m", *line.split(), *options]
+            process = stack.enter_context(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            stack.callback(process.terminate)
+            while not Path("scheduler.json").exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+        x = np.log(np.full((4, 3), 1 / 3))
+        np.save("x.npy", x)
+        np.save("y.npy", np.exp(x))
+        assert evaluate("x.npy", "y.npy", scheduler="scheduler.json").sum == 0

@@ -637,3 +637,15 @@ def test_an_hdf5_file_with_damaged_bytes_is_either_read_or_an_input_error(
         path.write_bytes(damaged)
         with contextlib.suppress(InputError):
             read_whole(f"{path}::{['a/x', 'y'][number % 2]}" if number % 3 else str(path))
+
+
+def test_blocks_that_share_chunks_are_read_right_after_blocks_that_do_not(tmp_path: Path) -> None:
+    array = np.arange(60.0 * 40).reshape(60, 40)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=array, chunks=(8, 40), compression="gzip")
+    source = open_source(f"{tmp_path}/a.h5::x")
+    buffer = Buffer()
+    for rows in (slice(0, 16), slice(16, 60), slice(3, 9), slice(9, 24), slice(0, 8), slice(58, 60)):
+        np.testing.assert_array_equal(source.read((rows, slice(0, 40)), buffer), array[rows])
+    source.close()
+    np.testing.assert_array_equal(source.read((slice(5, 7), slice(1, 2)), buffer), array[5:7, 1:2])
