@@ -6,11 +6,12 @@ is the death of the process that computed it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -36,6 +37,8 @@ _LARGE: Final = 64 << 20
 _OF_A_BUNDLE: Final = 8 << 20
 _MOST_IN_A_BUNDLE: Final = 32
 """Pairs; some 30 ms, beside which sending them costs nothing."""
+_WAITING: Final = 64
+"""Results that may wait to be taken; behind them the workers wait."""
 _POLL_SECONDS: Final = 0.2
 """On Windows a wait without a timeout can't be interrupted."""
 
@@ -67,7 +70,7 @@ def _run(
     told = progress or (lambda done: None)
     small = [pair for pair in pairs if pair.size <= _LARGE]
     large = [pair for pair in pairs if pair.size > _LARGE]
-    streams: list[Iterator[PairResult]] = []
+    streams: list[Generator[PairResult, None, None]] = []
     if small:
         streams.append(_bundled(small, executor, memory, told))
     if large:
@@ -165,7 +168,7 @@ Failed = Callable[[Bundle, Exception], list[PairResult]]
 
 def _bundled(
     pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
-) -> Iterator[PairResult]:
+) -> Generator[PairResult, None, None]:
     """The results of pairs of which each is for one worker.
 
     Of a bundle that came to nothing each pair is tried again alone, so that one is to blame; so is a
@@ -217,7 +220,7 @@ def _bundle_worker(resources: Resources) -> Callable[[Bundle], list[PairResult]]
 
 def _spread(
     pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
-) -> Iterator[PairResult]:
+) -> Generator[PairResult, None, None]:
     """The results of pairs of which each is for all workers, one after another."""
     resources = Resources(memory=memory, executor=executor)
     for pair in pairs:
@@ -241,10 +244,14 @@ class _Told:
 
 # All of them
 
+_Results = queue.Queue[PairResult | BaseException | None]
 
-def _interleaved(streams: Sequence[Iterator[PairResult]], executor: Executor) -> Iterator[PairResult]:
+
+def _interleaved(
+    streams: Sequence[Generator[PairResult, None, None]], executor: Executor
+) -> Iterator[PairResult]:
     """The results of several streams, each of which runs in a thread of its own."""
-    results: queue.SimpleQueue[PairResult | BaseException | None] = queue.SimpleQueue()
+    results: _Results = queue.Queue(_WAITING)
     stopped = threading.Event()
     threads = [
         threading.Thread(target=_drain, args=(stream, results, stopped), daemon=True) for stream in streams
@@ -274,16 +281,21 @@ def _interleaved(streams: Sequence[Iterator[PairResult]], executor: Executor) ->
                 thread.join()
 
 
-def _drain(
-    stream: Iterator[PairResult],
-    results: queue.SimpleQueue[PairResult | BaseException | None],
-    stopped: threading.Event,
-) -> None:
+def _drain(stream: Generator[PairResult, None, None], results: _Results, stopped: threading.Event) -> None:
     try:
-        for result in stream:
-            results.put(result)
-            if stopped.is_set():
-                break
-        results.put(None)
+        with contextlib.closing(stream):
+            for result in stream:
+                _put(results, result, stopped)
+                if stopped.is_set():
+                    break
+        _put(results, None, stopped)
     except BaseException as error:  # noqa: BLE001 - raised again where the results are read
-        results.put(error)
+        _put(results, error, stopped)
+
+
+def _put(results: _Results, result: PairResult | BaseException | None, stopped: threading.Event) -> None:
+    """Wait until there is room for a result, or until nobody wants it any more."""
+    while not stopped.is_set():
+        with contextlib.suppress(queue.Full):
+            results.put(result, timeout=_POLL_SECONDS)
+            return

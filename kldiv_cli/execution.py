@@ -17,6 +17,8 @@ MakeWorker = Callable[[], Callable[[Task], Result]]
 
 _POLL_SECONDS = 0.2
 """On Windows a wait without a timeout can't be interrupted."""
+_AHEAD = 4
+"""Results that each worker may have made before they are taken: more would only pile up."""
 
 
 def available_workers() -> int:
@@ -119,9 +121,9 @@ def run(
     if workers == 1 and abort is None:
         yield from map(make_worker(), tasks)
         return
-    pool = _Pool(tasks, make_worker)
+    pool = _Pool(tasks, make_worker, workers)
     try:
-        yield from pool.results(workers)
+        yield from pool.results()
     except BaseException as error:
         if abort is not None and not isinstance(error, (Exception, GeneratorExit)):
             abort()
@@ -131,25 +133,28 @@ def run(
 
 
 class _Pool:
-    def __init__(self, tasks: Iterable[Task], make_worker: MakeWorker[Task, Result]) -> None:
+    def __init__(self, tasks: Iterable[Task], make_worker: MakeWorker[Task, Result], workers: int) -> None:
         self._tasks = iter(tasks)
         self._make_worker = make_worker
+        self._workers = workers
+        self._room = threading.Semaphore(_AHEAD * workers)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._outcomes: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def results(self, workers: int) -> Iterator[Result]:
-        for number in range(workers):
+    def results(self) -> Iterator[Result]:
+        for number in range(self._workers):
             thread = threading.Thread(target=self._work, name=f"kldiv-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        running = workers
+        running = self._workers
         while running:
             try:
                 outcome, error = self._outcomes.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
+            self._room.release()
             if error is not None:
                 raise error
             if outcome is _DONE:
@@ -159,6 +164,7 @@ class _Pool:
 
     def stop(self) -> None:
         self._stopped.set()
+        self._room.release(self._workers)
         for thread in self._threads:
             # One whose start was interrupted can't be joined; if it runs after all, it finds no task.
             with contextlib.suppress(RuntimeError):
@@ -174,6 +180,8 @@ class _Pool:
             self._outcomes.put((None, error))
 
     def _next(self) -> object:
+        """The next task, once there is room for what it comes to."""
+        self._room.acquire()
         with self._lock:
             return _DONE if self._stopped.is_set() else next(self._tasks, _DONE)
 

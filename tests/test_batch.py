@@ -315,6 +315,19 @@ def test_no_unfinished_map_is_left_of_what_was_stopped(tmp_path: Path) -> None:
     assert list(tmp_path.glob("maps/.*")) == []
 
 
+def test_pairs_wait_for_who_takes_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kldiv_cli.batch._WAITING", 4)
+    pairs = write_dump(tmp_path, 40)
+    done: list[float] = []
+    run = run_batch(pairs, Threads(2), progress=done.append)
+    results = [next(run)]
+    time.sleep(0.3)
+    assert len(done) <= 8
+    results.extend(run)
+    check_all(results, pairs)
+    assert len(done) == 40
+
+
 def test_threads_that_are_stopped_end_with_what_they_had_begun(tmp_path: Path) -> None:
     pairs = write_dump(tmp_path, 40)
     run = run_batch(pairs, Threads(2))

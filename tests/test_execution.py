@@ -173,6 +173,16 @@ def test_leaving_early_stops_the_threads_and_takes_no_more_tasks(workers: int) -
     assert next(taken) == first + 1
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_results_that_nobody_takes_do_not_pile_up(workers: int) -> None:
+    taken = itertools.count()
+    results = run(taken, doubled, workers)
+    next(results)
+    time.sleep(0.05)
+    assert next(taken) <= 1 + 5 * workers
+    results.close()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_threads_end_when_the_loop_over_the_results_raises(workers: int) -> None:
     def consume() -> None:
