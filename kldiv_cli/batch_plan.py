@@ -170,6 +170,10 @@ class Stamps:
         sizes = ((self._stamps[path], self._uses[path]) for path in paths)
         return replace(pair, size=sum(stamp.size // uses for stamp, uses in sizes if stamp is not None))
 
+    def are_known(self, pair: BatchPair) -> bool:
+        """Whether all files of a pair can be told from changed ones."""
+        return all(self._stamps[self._paths[address]] is not None for address in pair.inputs)
+
     def of(self, pair: BatchPair) -> dict[str, Any]:
         """What must be the same for a finished pair to hold."""
         addresses = {"predictions": pair.predictions, "targets": pair.targets, **pair.files}

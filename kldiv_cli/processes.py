@@ -150,9 +150,14 @@ class _Process:
         # A terminal's interrupt is for this process alone, which tells the others what to do.
         windows = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         apart: dict[str, Any] = {"creationflags": windows} if windows else {"process_group": 0}
-        self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart
+            )
+        except OSError as error:
+            raise WorkerDied(
+                f"a worker process can't be started: {error.strerror or error}; take fewer --workers"
+            ) from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests: IO[bytes] = self._process.stdin

@@ -62,8 +62,8 @@ def is_finished(pair: BatchPair, journal: Journal, stamps: Stamps) -> bool:
 
 
 def _stored(pair: BatchPair, journal: Journal, stamps: Stamps) -> PairResult | None:
-    """What the journal has of a pair; nothing if its files are gone."""
-    if all(map(_is_there, pair.outputs.addresses)):
+    """What the journal has of a pair; nothing if its files are gone, or can't be told from changed ones."""
+    if stamps.are_known(pair) and all(map(_is_there, pair.outputs.addresses)):
         return journal.finished(pair.name, stamps.of(pair))
     return None
 

@@ -174,6 +174,15 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_a_process_that_can_not_be_started_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Processes(2) as pool:
+        monkeypatch.setattr(sys, "executable", os.path.join(os.sep, "no", "such", "python"))
+        with pytest.raises(WorkerDied, match="can't be started: No such file or directory; take fewer"):
+            list(pool.run(range(4), doubled))
+        monkeypatch.undo()
+        assert sorted(pool.run(range(4), doubled)) == [0, 2, 4, 6]
+
+
 def test_no_process_is_left_behind() -> None:
     with Processes(2) as pool:
         pids = {pid for _, pid in pool.run(range(20), of_process)}

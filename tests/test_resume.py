@@ -201,3 +201,17 @@ def test_a_map_that_was_there_is_replaced_if_that_is_asked_for(tmp_path: Path, c
     computed.clear()
     run(mapped(tmp_path, pairs), tmp_path / "j")
     assert computed == [], "whether to replace does not change what there is"
+
+
+def test_what_could_not_be_looked_at_is_computed_again(tmp_path: Path, computed: Computed) -> None:
+    pairs = write_dump(tmp_path, 1)
+    hidden, shown = tmp_path / "hidden.npy", tmp_path / "q" / "000.npy"
+    for _ in range(2):
+        os.replace(shown, hidden)
+        stamps = Stamps(pairs, "1")
+        os.replace(hidden, shown)
+        with open_journal(str(tmp_path / "run.jsonl")) as journal:
+            (resumed,) = resume_batch(pairs, Threads(1), journal=journal, stamps=stamps)
+        assert resumed.result.error is None
+        assert not resumed.from_journal
+    assert len(computed) == 2
