@@ -202,7 +202,7 @@ def test_every_file_of_a_pair_is_seen_from_the_suite_wherever_the_option_stands(
 
 def test_the_options_are_the_arguments_of_evaluate_that_do_not_belong_to_a_run() -> None:
     of_a_run = {"distributions", "output", "output_dtype", "force", "workers", "memory", "progress"}
-    of_a_run |= {"top1", "histogram"}
+    of_a_run |= {"top1", "histogram", "scheduler"}
     keywords = {
         name
         for name, parameter in inspect.signature(kldiv_cli.evaluate).parameters.items()
