@@ -13,6 +13,7 @@ import os
 import pickle
 import queue
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -176,6 +177,8 @@ class _Call:
         """By how often they were merged: what waits until there is enough to merge."""
         self._known: weakref.WeakSet[Future] = weakref.WeakSet()
         """All that something still refers to, be it the trace of an error."""
+        self._lock = threading.Lock()
+        self._cancelled = False
 
     def begin(self, make_worker: bytes, merge: bytes) -> None:
         """Send what all tasks have in common to all workers, that none of them has to ask for it."""
@@ -184,8 +187,9 @@ class _Call:
                 f"{self._where}: {len(make_worker)} bytes of arrays in memory, expected at most "
                 f"{_MOST_SENT} to be sent there; save them and name the file"
             )
-        self._run = self._client.submit(Run, make_worker, merge, versions(), pure=False)
-        self._known.add(self._run)
+        with self._lock:
+            self._run = self._client.submit(Run, make_worker, merge, versions(), pure=False)
+            self._known.add(self._run)
         with self._faults():
             error = self._run.exception()
             if error is not None:
@@ -213,9 +217,12 @@ class _Call:
         yield from self._fetched(self._rest())
 
     def cancel(self) -> None:
-        """Let nothing of it run on, and let go of what it holds there."""
+        """Let nothing of it run on or begin, and let go of what it holds there; from any thread."""
+        with self._lock:
+            self._cancelled = True
+            known = list(self._known)
         with contextlib.suppress(OSError, TimeoutError):
-            self._client.cancel(list(self._known), force=True)
+            self._client.cancel(known, force=True)
 
     def _fill(self, tasks: Iterator[Any]) -> bool:
         """Submit as many tasks as may be under way; whether any are."""
@@ -229,8 +236,11 @@ class _Call:
     def _submit(
         self, bundle: _Bundle, function: Callable[..., bytes], *arguments: Any, **options: Any
     ) -> Future:
-        future = self._client.submit(function, self._run, *arguments, pure=False, **options)
-        self._known.add(future)
+        with self._lock:
+            if self._cancelled:
+                raise WorkerDied(f"{self._where}: the computation has ended")
+            future = self._client.submit(function, self._run, *arguments, pure=False, **options)
+            self._known.add(future)
         self._pending[future] = bundle
         future.add_done_callback(self._completed.put)
         return future
