@@ -157,7 +157,7 @@ class Stamps:
     """How large the files of pairs are, and what tells them from the same files after a change."""
 
     def __init__(self, pairs: Iterable[BatchPair], version: str) -> None:
-        """Look at every file, once; `version` is that of the program, whose records may be others'."""
+        """Look at every file, once; `version` is that of the programs, whose numbers may be others'."""
         self._version = version
         self._paths = {address: parse_address(address).path for pair in pairs for address in pair.inputs}
         # What can't be read has no stamp; the pair's result will tell of it.
@@ -171,8 +171,10 @@ class Stamps:
         return replace(pair, size=sum(stamp.size // uses for stamp, uses in sizes if stamp is not None))
 
     def are_known(self, pair: BatchPair) -> bool:
-        """Whether all files of a pair can be told from changed ones."""
-        return all(self._stamps[self._paths[address]] is not None for address in pair.inputs)
+        """Whether all files of a pair can be told from changed ones; external ones are not looked at."""
+        return not pair.allow_external and all(
+            self._stamps[self._paths[address]] is not None for address in pair.inputs
+        )
 
     def of(self, pair: BatchPair) -> dict[str, Any]:
         """What must be the same for a finished pair to hold."""

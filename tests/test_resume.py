@@ -215,3 +215,11 @@ def test_what_could_not_be_looked_at_is_computed_again(tmp_path: Path, computed:
         assert resumed.result.error is None
         assert not resumed.from_journal
     assert len(computed) == 2
+
+
+def test_what_may_lie_in_other_files_is_computed_again(tmp_path: Path, computed: Computed) -> None:
+    pairs = [replace(pair, allow_external=True) for pair in write_dump(tmp_path, 2)]
+    for _ in range(2):
+        with open_journal(str(tmp_path / "j")) as journal:
+            list(resume_batch(pairs, Threads(1), journal=journal, stamps=Stamps(pairs, "1")))
+    assert len(computed) == 4

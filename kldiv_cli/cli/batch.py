@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from kldiv_cli.cli import options
@@ -79,6 +80,8 @@ def batch(
 
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """
+    import numpy as np
+
     from kldiv_cli import __version__
     from kldiv_cli.batch import workers_within
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
@@ -102,7 +105,7 @@ def batch(
     chosen = chosen_reduction(reduction, size_average, reduce, spec)
     if chosen == "none":
         raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
-    stamps = Stamps(planned, __version__)
+    stamps = Stamps(planned, f"{__version__}, numpy {np.__version__}")
     pairs = [stamps.sized(pair) for pair in planned]
     if scheduler is None:
         workers = workers_within(pairs, workers, memory)
@@ -139,6 +142,8 @@ def _executor(
         from kldiv_cli.execution import available_workers
         from kldiv_cli.processes import Processes
 
+        if not sys.executable:
+            raise UsageError("workers: there is no Python that could be started; run kldiv with one")
         with Processes(workers or available_workers()) as processes:
             yield processes, memory
         return
