@@ -76,7 +76,7 @@ def evaluate(
     Parameters
     ----------
     predictions, targets : array, or path or address of one
-        ``"FILE"``, ``"FILE::DATASET"``, ``"FILE::DATASET[0:1000]"``; .npy, .npz or HDF5. A file may
+        ``"FILE"``, ``"FILE::DATASET"``, ``"FILE::DATASET[0:1000]"``; .npy, .npz, HDF5 or Zarr. A file may
         be a URL: ``s3://``, ``gs://``, ``https://``, ``http://``. KL is taken of the targets from the
         predictions, KL(targets || predictions), as in PyTorch.
     loss : {"kl", "bce"}

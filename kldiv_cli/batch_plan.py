@@ -17,7 +17,7 @@ from kldiv_cli.manifest import Pair
 from kldiv_cli.sinks import named_output
 from kldiv_cli.sources import parse_address
 from kldiv_cli.sources.stamps import file_stamps
-from kldiv_cli.spec import Spec
+from kldiv_cli.spec import Spec, check_written
 from kldiv_cli.urls import shown
 
 __all__ = ["PAIR", "Stamps", "common_spec", "plan"]
@@ -65,7 +65,11 @@ def _planned(pair: Pair, top1: bool, outputs: Outputs, specs: dict[str, Spec]) -
     if asked not in specs:
         try:
             specs[asked] = spec_of(pair.options, top1=top1)
-            _check_maps(specs[asked], outputs)
+            check_written(
+                specs[asked],
+                elements=outputs.output is not None,
+                distributions=outputs.distributions is not None,
+            )
         except UsageError as error:
             raise UsageError(f"pair {pair.name!r}: {error}") from None
     return BatchPair(
@@ -114,13 +118,6 @@ def _check_names(pairs: Iterable[Pair]) -> None:
                 f"pair {pair.name!r}: its output would lie outside of its directory, expected no "
                 f"'{os.pardir}' in its name; name the pair otherwise"
             )
-
-
-def _check_maps(spec: Spec, outputs: Outputs) -> None:
-    if outputs.output is not None and len(spec.losses) > 1:
-        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
-    if outputs.distributions is not None and spec.losses != ("kl",):
-        raise UsageError("distributions: kl has losses of distributions, bce of elements: see --output")
 
 
 def _check_apart(pairs: Sequence[BatchPair]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.diagnosis import find
-from kldiv_cli.errors import DomainError, UsageError
+from kldiv_cli.errors import DomainError
 from kldiv_cli.estimates import Share, share_of
 from kldiv_cli.evidence import Evidence, is_suspicious
 from kldiv_cli.findings import Finding
@@ -24,7 +24,7 @@ from kldiv_cli.probes import alignment_of, is_bfloat16, look_at
 from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
-from kldiv_cli.spec import Loss, Spec
+from kldiv_cli.spec import Loss, Spec, check_written
 from kldiv_cli.statistics import LIMIT, Groups, Kept, Sketch, Statistics, check_groups
 from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
@@ -133,10 +133,7 @@ def evaluate_sources(
     KldivError
         The inputs do not fit each other or the options, or can't be read.
     """
-    if writers and len(spec.losses) > 1:
-        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
-    if distribution_writers and spec.losses != ("kl",):
-        raise UsageError("distributions: kl has losses of distributions, bce of elements: see --output")
+    check_written(spec, elements=bool(writers), distributions=bool(distribution_writers))
     fitted = fit(spec, inputs)
     shape = fitted.predictions.shape
     axis = normalize_axis(spec.axis, len(shape))

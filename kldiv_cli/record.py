@@ -24,6 +24,7 @@ __all__ = [
     "number_in",
     "split_groups",
     "statistics_record",
+    "value_at",
     "without_nonfinite",
 ]
 
@@ -165,10 +166,23 @@ def number_in(record: Mapping[str, Any], *keys: str) -> float | None:
     >>> number_in(record, "statistics", "mean"), number_in(record, "statistics", "p99.9")
     (inf, 1.5)
     """
-    odd = record.get("nonfinite", {}).get(".".join(keys))
-    if odd is not None:
-        return float(odd)
-    value: Any = record
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
+    value = value_at(record, *keys)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def value_at(record: Mapping[str, Any], *keys: str) -> Any:
+    """A field of a record, its nan and inf as such; None where there is none.
+
+    >>> value_at({"sum": None, "nonfinite": {"sum": "inf"}}, "sum")
+    inf
+    """
+    item: Any = record
+    for key in keys:
+        if isinstance(item, (list, tuple)):
+            item = item[int(key)] if int(key) < len(item) else None
+        else:
+            item = item.get(key)
+        if item is None:
+            odd = record.get("nonfinite", {}).get(".".join(keys))
+            return None if odd is None else float(odd)
+    return item

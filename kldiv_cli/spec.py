@@ -10,7 +10,16 @@ from typing import Final, Literal, TypeVar, get_args
 from kldiv_cli.errors import UsageError
 from kldiv_cli.functional import ZeroPolicy, check_axis
 
-__all__ = ["PREDICTION_SPACES", "QUANTILES", "Loss", "PredictionSpace", "Spec", "TargetSpace", "resolve_spec"]
+__all__ = [
+    "PREDICTION_SPACES",
+    "QUANTILES",
+    "Loss",
+    "PredictionSpace",
+    "Spec",
+    "TargetSpace",
+    "check_written",
+    "resolve_spec",
+]
 
 Loss = Literal["kl", "bce"]
 PredictionSpace = Literal["log-probs", "probs", "logits"]
@@ -84,6 +93,20 @@ class Spec:
     @property
     def bce_with_logits(self) -> bool:
         return self.predictions_are == "logits" and not self.log_softmax
+
+
+def check_written(spec: Spec, *, elements: bool, distributions: bool) -> None:
+    """Refuse losses that can't be written: of elements there is one map, of distributions only KL has any.
+
+    Raises
+    ------
+    UsageError
+        Of those.
+    """
+    if elements and len(spec.losses) > 1:
+        raise UsageError("loss: a per-element map is of one loss; give one --loss at a time")
+    if distributions and spec.losses != ("kl",):
+        raise UsageError("distributions: kl has losses of distributions, bce of elements: see --output")
 
 
 def resolve_spec(

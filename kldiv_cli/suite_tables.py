@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never
 
 from kldiv_cli.errors import FormatError, UsageError
-from kldiv_cli.sources.regular import RegularFile, check_regular
+from kldiv_cli.sources.regular import RegularFile, is_empty
 from kldiv_cli.streams import printable
 
 __all__ = ["Kind", "Table", "expected", "fits", "found", "mistaken", "read_table", "shown"]
@@ -168,7 +168,7 @@ def _listing(names: list[str]) -> str:
 
 
 def _text(path: str) -> str:
-    if _is_empty(path):
+    if is_empty(path):
         return ""
     file = RegularFile(path)
     try:
@@ -188,15 +188,6 @@ def _text(path: str) -> str:
             f"{shown(path, 1000)}: byte {error.start} is 0x{contents[error.start]:02x}, "
             "expected TOML in UTF-8; save it in that encoding"
         ) from None
-
-
-def _is_empty(path: str) -> bool:
-    """Whether a suite has nothing in it, of which `check_regular` would say that it is no array."""
-    try:
-        check_regular(path)
-    except FormatError:
-        return True
-    return False
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:

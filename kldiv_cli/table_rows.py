@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, UsageError
-from kldiv_cli.sources.regular import check_regular
+from kldiv_cli.sources.regular import check_regular, is_empty
 from kldiv_cli.suite_tables import Kind, expected, fits, found, mistaken, shown
 
 __all__ = ["STDIN", "TABLES", "Row", "open_rows"]
@@ -63,7 +63,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     if path == STDIN:
         yield sys.stdin.buffer if sys.stdin is not None else io.BytesIO()
         return
-    if not _is_empty(path):
+    if not is_empty(path):
         identity = check_regular(path)
         try:
             stream = open(path, "rb")  # noqa: SIM115
@@ -133,15 +133,6 @@ class _Lines:
                 f"{self.name}: line {self._number}: byte {error.start} is 0x{raw[error.start]:02x}, "
                 "expected a table in UTF-8; save it in that encoding"
             ) from None
-
-
-def _is_empty(path: str) -> bool:
-    """Whether a table has nothing in it, of which `check_regular` would say that it is no array."""
-    try:
-        check_regular(path)
-    except FormatError:
-        return True
-    return False
 
 
 def _kind_of(lines: _Lines) -> Literal["csv", "jsonl"]:

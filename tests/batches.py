@@ -14,8 +14,8 @@ from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.batch_summary import BatchSummary, LossSummary
 from kldiv_cli.estimates import Estimate, mean_of, share_of
 from kldiv_cli.pair_result import PairResult, result_of
+from kldiv_cli.record import value_at
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.batch_rows import value_at
 from kldiv_cli.spec import Spec, resolve_spec
 from kldiv_cli.statistics import sketch_of
 from kldiv_cli.totals import Totals

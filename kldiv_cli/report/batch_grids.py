@@ -8,9 +8,9 @@ from typing import Final
 from kldiv_cli.batch_summary import BatchSummary, LossSummary
 from kldiv_cli.findings import counted
 from kldiv_cli.pair_result import PairResult
-from kldiv_cli.record import direction_of
+from kldiv_cli.record import direction_of, value_at
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.batch_rows import chosen_scalars, value_at
+from kldiv_cli.report.batch_rows import chosen_scalars
 from kldiv_cli.report.layout import (
     Grid,
     Tone,

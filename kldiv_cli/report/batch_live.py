@@ -23,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kldiv_cli.pair_result import PairResult
+from kldiv_cli.record import value_at
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.report.batch_grids import byte_size, leading
-from kldiv_cli.report.batch_rows import value_at
 from kldiv_cli.report.console import console_for
 from kldiv_cli.report.layout import ELLIPSIS, number
 from kldiv_cli.report.table import DIGITS, TONES

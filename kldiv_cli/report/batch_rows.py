@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from kldiv_cli.batch_summary import BatchSummary, LossSummary
 from kldiv_cli.pair_result import PairResult
-from kldiv_cli.record import SCALARS, split_groups, statistics_record
+from kldiv_cli.record import SCALARS, split_groups, statistics_record, value_at
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.spec import Spec
 from kldiv_cli.statistics import percentile_name
@@ -23,7 +23,6 @@ __all__ = [
     "micro_record",
     "pair_rows",
     "summary_rows",
-    "value_at",
 ]
 
 Cell = str | int | float | bool | None
@@ -88,24 +87,6 @@ def _other_columns(spec: Spec) -> Iterator[Column]:
         for group in TargetSplit._fields:
             yield Column(f"by_target.{group}.count", int, ("by_target", group, "count"), absent=0)
             yield Column(f"by_target.{group}.mean", float, ("by_target", group, "mean"))
-
-
-def value_at(record: Mapping[str, Any], *keys: str) -> Any:
-    """A field of a record, its nan and inf as such; None where there is none.
-
-    >>> value_at({"sum": None, "nonfinite": {"sum": "inf"}}, "sum")
-    inf
-    """
-    item: Any = record
-    for key in keys:
-        if isinstance(item, (list, tuple)):
-            item = item[int(key)] if int(key) < len(item) else None
-        else:
-            item = item.get(key)
-        if item is None:
-            odd = record.get("nonfinite", {}).get(".".join(keys))
-            return None if odd is None else float(odd)
-    return item
 
 
 def pair_rows(result: PairResult, columns: Sequence[Column]) -> Iterator[Row]:

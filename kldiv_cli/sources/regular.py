@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
 
-__all__ = ["DescriptorFile", "Identity", "RegularFile", "check_regular"]
+__all__ = ["DescriptorFile", "Identity", "RegularFile", "check_regular", "is_empty"]
 
 
 class Identity(NamedTuple):
@@ -41,6 +41,21 @@ def check_regular(path: str) -> Identity:
     if status.st_size == 0:
         raise FormatError(f"{path}: empty file (0 bytes), expected an array")
     return Identity.of(status)
+
+
+def is_empty(path: str) -> bool:
+    """Whether a regular file has nothing in it, of which `check_regular` says that it is no array.
+
+    Raises
+    ------
+    InputError
+        There is no regular file.
+    """
+    try:
+        check_regular(path)
+    except FormatError:
+        return True
+    return False
 
 
 def _selection_hint(path: str) -> str:
