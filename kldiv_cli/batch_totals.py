@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple, get_args
 import numpy as np
 
 from kldiv_cli.estimates import Estimate, Share, mean_of, share_of
-from kldiv_cli.histogram import GrowingHistogram, Histogram
 from kldiv_cli.pair_result import PairResult
 from kldiv_cli.record import number_in
 from kldiv_cli.reductions import Scalars
 from kldiv_cli.spec import QUANTILES, Loss
-from kldiv_cli.statistics import Statistics, sketch_of
+from kldiv_cli.spread import LIMIT, FewValues, GrowingSpread
+from kldiv_cli.statistics import Statistics, no_spread, sketch_of
 from kldiv_cli.target_split import TargetSplit
 from kldiv_cli.totals import Totals
 
@@ -76,9 +76,11 @@ class LossTotals:
 class BatchTotals:
     """Adds up pairs as they come."""
 
-    def __init__(self, *, worst: int = 10, quantiles: tuple[float, ...] = QUANTILES) -> None:
-        """Keep as many of the worst pairs, and tell these percentiles."""
-        self._worst, self._quantiles = worst, quantiles
+    def __init__(
+        self, *, worst: int = 10, quantiles: tuple[float, ...] = QUANTILES, kept: int = LIMIT
+    ) -> None:
+        """Keep as many of the worst pairs and of the values of each loss, and tell these percentiles."""
+        self._worst, self._quantiles, self._kept = worst, quantiles, kept
         self._counts = BatchCounts()
         self._sums: dict[Loss, _LossSum] = {}
 
@@ -109,24 +111,24 @@ class BatchTotals:
 
     def _sum(self, loss: Loss) -> _LossSum:
         if loss not in self._sums:
-            self._sums[loss] = _LossSum(RANKED_BY[loss], self._worst)
+            self._sums[loss] = _LossSum(RANKED_BY[loss], self._worst, self._kept)
         return self._sums[loss]
 
 
 class _LossSum:
-    """What of one loss has to be kept of every pair; the histogram apart, for it is added to in place."""
+    """What of one loss has to be kept of every pair; the spread apart, for it is added to in place."""
 
-    def __init__(self, ranked_by: str, worst: int) -> None:
+    def __init__(self, ranked_by: str, worst: int, kept: int) -> None:
         self._ranked_by, self._size = ranked_by, worst
         self._pairs = 0
         self._totals: Totals | None = None
-        self._histogram = GrowingHistogram()
+        self._spread = GrowingSpread(kept)
         self._values = {name: array("d") for name in _MEANS}
         self._worst: list[WorstPair] = []
 
     def add_totals(self, totals: Totals) -> None:
-        self._histogram.add(totals.losses.histogram)
-        bare = totals._replace(losses=totals.losses._replace(histogram=Histogram()))
+        self._spread.add(totals.losses.spread)
+        bare = totals._replace(losses=totals.losses._replace(spread=FewValues()))
         self._totals = bare if self._totals is None else self._totals.merge(bare)
 
     def add_record(self, name: str, record: Mapping[str, Any]) -> None:
@@ -165,7 +167,7 @@ class _LossSum:
     @property
     def _complete(self) -> Totals:
         totals = self._totals or Totals()
-        return totals._replace(losses=totals.losses._replace(histogram=self._histogram.histogram))
+        return totals._replace(losses=totals.losses._replace(spread=self._spread.spread))
 
     def _rank(self, pairs: list[WorstPair]) -> None:
         """Most pairs are better than all that are kept, and cost one comparison."""
@@ -175,7 +177,7 @@ class _LossSum:
 
 
 def _mean(values: array[float]) -> Estimate:
-    return mean_of(sketch_of(np.array(values), histogram=False))
+    return mean_of(sketch_of(np.array(values), spread=no_spread))
 
 
 def _badness(pair: WorstPair) -> tuple[bool, float, str]:

@@ -46,7 +46,8 @@ from kldiv_cli.reductions import Divisors, reduce_sum
 from kldiv_cli.shapes import check_label_shape, fit
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
-from kldiv_cli.statistics import LIMIT, Kept, Sketch, Statistics, check_groups
+from kldiv_cli.spread import LIMIT
+from kldiv_cli.statistics import Kept, Sketch, Statistics, check_groups
 from kldiv_cli.streaming import Progress, merge_blocks
 
 __all__ = [
@@ -287,7 +288,7 @@ class _Told:
             return self.sketch(name).statistics("distributions", quantiles)._replace(blocks=blocks)
         of = self.spec.blocks_of if name == "kl" else None
         blocks = None if of is None else kept.block_error(of)
-        sketch = kept.sketch(self.sketch(name).total, histogram=False)
+        sketch = kept.sketch(self.sketch(name).total, spread=False)
         return kept.statistics("distributions", sketch, quantiles)._replace(blocks=blocks)
 
     def mean(self, name: str) -> Estimate:

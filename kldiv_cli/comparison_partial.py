@@ -12,7 +12,7 @@ from kldiv_cli.comparison_rows import RowValues
 from kldiv_cli.observations import Observations
 from kldiv_cli.partials import merged
 from kldiv_cli.reductions import exact_sum
-from kldiv_cli.statistics import Groups, Sketch, Worst, groups_of, sketch_of, worst_of
+from kldiv_cli.statistics import Groups, Sketch, Worst, groups_of, no_spread, sketch_of, worst_of
 
 __all__ = ["BUCKETS", "KEPT", "BucketPartial", "ComparisonPartial", "partial_of"]
 
@@ -49,7 +49,7 @@ class ComparisonPartial(NamedTuple):
     """What a part of the rows adds to the result."""
 
     sketches: Mapping[str, Sketch] = {}
-    """By quantity; with a histogram only where percentiles are told and values are not kept."""
+    """By quantity; with their spread only where percentiles are told and values are not kept."""
     counts: Mapping[str, int] = {}
     """Of how many rows something is so."""
     buckets: tuple[BucketPartial, ...] = (BucketPartial(),) * (len(BUCKETS) - 1)
@@ -84,14 +84,14 @@ def partial_of(
     blocks_of: int | None,
 ) -> ComparisonPartial:
     """What some rows come to; `lie` tells where they are, `kept` that their values are kept elsewhere."""
-    sketches = {name: sketch_of(array, histogram=False) for name, array in _named(values, _SPREAD)}
+    sketches = {name: sketch_of(array, spread=no_spread) for name, array in _named(values, _SPREAD)}
     for name, array in _named(values, KEPT):
         sketches[name] = Sketch(exact_sum(array), count=array.size) if kept else sketch_of(array)
     for name in ("delta_p", "delta_p_label"):
         if getattr(values, name) is not None:
-            sketches[f"{name}_squared"] = sketch_of(getattr(values, name) ** 2, histogram=False)
+            sketches[f"{name}_squared"] = sketch_of(getattr(values, name) ** 2, spread=no_spread)
     if values.nll_reference is not None and values.nll_candidate is not None:
-        sketches["log_ratio"] = sketch_of(values.nll_candidate - values.nll_reference, histogram=False)
+        sketches["log_ratio"] = sketch_of(values.nll_candidate - values.nll_reference, spread=no_spread)
     groups = None
     if blocks_of is not None and not kept:
         groups = groups_of(values.kl, lie(np.arange(values.kl.size)), blocks_of)
@@ -113,7 +113,7 @@ def _buckets(values: RowValues) -> tuple[BucketPartial, ...]:
     place = np.where(np.isnan(values.kl), -1, np.digitize(values.confidence, BUCKETS[1:-1]))
     return tuple(
         BucketPartial(
-            sketch_of(values.kl[place == k], histogram=False),
+            sketch_of(values.kl[place == k], spread=no_spread),
             int(np.count_nonzero(values.same_top[place == k])),
         )
         for k in range(len(BUCKETS) - 1)

@@ -25,7 +25,8 @@ from kldiv_cli.reductions import Divisors, Scalars, divisors_of, reduce_sum
 from kldiv_cli.shapes import fit
 from kldiv_cli.sources import Inputs, Source
 from kldiv_cli.spec import Loss, Spec, check_written
-from kldiv_cli.statistics import LIMIT, Groups, Kept, Sketch, Statistics, check_groups
+from kldiv_cli.spread import LIMIT
+from kldiv_cli.statistics import Groups, Kept, Sketch, Statistics, check_groups
 from kldiv_cli.streaming import Progress, stream
 from kldiv_cli.target_split import TargetSplit
 from kldiv_cli.totals import Totals, unit_of
@@ -237,11 +238,11 @@ def _divisors(job: Job, result: LossPartial) -> Divisors:
 
 
 def _sketch(job: Job, loss: Loss, result: LossPartial, *, totals: bool) -> Sketch:
-    """Of all losses; of values that are kept with a histogram only where it is for `totals`."""
+    """Of all losses; of values that are kept with their spread only where it is for `totals`."""
     kept = job.keeper(loss)
     if kept is None:
         return result.sketch or Sketch()
-    return kept.sketch(result.total, histogram=totals)
+    return kept.sketch(result.total, spread=totals)
 
 
 def _totals(job: Job, loss: Loss, result: LossPartial, scalars: Scalars, sketch: Sketch) -> Totals:

@@ -99,6 +99,10 @@ class Histogram(NamedTuple):
         )
 
     @property
+    def count(self) -> int:  # type: ignore[override]
+        return self.zeros + int(self.below.counts.sum()) + int(self.above.counts.sum())
+
+    @property
     def octaves(self) -> Bins:
         """Counts of the values above 0 by octave, as exact as from the values."""
         keys = np.flatnonzero(self.above.counts) + self.above.first

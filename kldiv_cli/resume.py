@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.execution import Executor
 from kldiv_cli.journal import Journal
 from kldiv_cli.pair_result import PairResult
+from kldiv_cli.spec import Loss
+from kldiv_cli.spread import LIMIT
 
 __all__ = ["Resumed", "is_finished", "resume_batch"]
 
@@ -42,18 +45,36 @@ def resume_batch(
     OutputError
         The journal can't be written.
     """
+    thin = _Thinning(pairs)
     left = []
     for pair in pairs:
         stored = None if journal is None else _stored(pair, journal, stamps)
         if stored is None:
             left.append(pair if journal is None else _begun(pair, journal))
         else:
-            yield Resumed(stored, from_journal=True)
+            yield Resumed(thin(stored), from_journal=True)
     by_name = {pair.name: pair for pair in left}
     for result in run_batch(left, executor, memory=memory, progress=progress):
+        result = thin(result)
         if journal is not None:
             journal.add(result, stamps.of(by_name[result.name]))
         yield Resumed(result, from_journal=False)
+
+
+class _Thinning:
+    """Leaves values out once there are more than totals keep: a journal would hold them for nothing."""
+
+    def __init__(self, pairs: Iterable[BatchPair]) -> None:
+        self._limit = LIMIT // max(1, len({loss for pair in pairs for loss in pair.spec.losses}))
+        self._counts: Counter[Loss] = Counter()
+
+    def __call__(self, result: PairResult) -> PairResult:
+        self._counts.update({loss: totals.losses.count for loss, totals in result.totals.items()})
+        thinned = {
+            loss: totals if self._counts[loss] <= self._limit else totals.binned
+            for loss, totals in result.totals.items()
+        }
+        return replace(result, totals=thinned)
 
 
 def is_finished(pair: BatchPair, journal: Journal, stamps: Stamps) -> bool:

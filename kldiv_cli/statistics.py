@@ -21,9 +21,9 @@ from kldiv_cli.errors import UsageError
 from kldiv_cli.histogram import Histogram, histogram_of
 from kldiv_cli.octaves import Octaves, octaves_from, octaves_of
 from kldiv_cli.reductions import SCALE, ExactSum, exact_sum
+from kldiv_cli.spread import FewValues, Spread, binned, few_values, merge_spreads
 
 __all__ = [
-    "LIMIT",
     "BlockError",
     "Groups",
     "Kept",
@@ -34,6 +34,7 @@ __all__ = [
     "block_error",
     "check_groups",
     "groups_of",
+    "no_spread",
     "percentile_name",
     "sketch_of",
     "worst_of",
@@ -44,12 +45,12 @@ Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 Unit = Literal["distributions", "elements"]
 
-LIMIT: Final = 8 << 20
-"""As many values are kept; they take 64 MiB."""
 _MOST_GROUPS: Final = 1 << 17
 _CHUNK: Final = 1 << 14
 _FEW: Final = 1 << 10
 """Values of which a sum costs less than to begin another one."""
+_FEW_VALUES: Final = 1 << 16
+"""As many values are a sketch's own; more take too much room where many sketches wait."""
 _SKETCHED: Final = 1 << 17
 """Values whose histogram is made at a time: each costs as much as the octaves are wide."""
 _HIGH: Final = np.int64(-1 << 27)
@@ -131,12 +132,13 @@ class Kept:
             octaves = octaves.merge(octaves_of(part))
         return octaves
 
-    def sketch(self, total: ExactSum, *, histogram: bool) -> Sketch:
-        """What the values that count come to, whose exact sum is `total`: a histogram is for merging."""
-        if self.values.size <= _SKETCHED:
-            return sketch_of(next(self._parts(_SKETCHED), self.values), histogram=histogram, total=total)
-        sketched = (sketch_of(part, histogram=histogram) for part in self._parts(_SKETCHED))
-        return reduce(Sketch.merge, sketched, Sketch())
+    def sketch(self, total: ExactSum, *, spread: bool) -> Sketch:
+        """What the values that count come to, whose exact sum is `total`: their spread is for merging."""
+        if self.values.size <= _FEW_VALUES:
+            make = few_values if spread else no_spread
+            return sketch_of(next(self._parts(_FEW_VALUES), self.values), spread=make, total=total)
+        make = histogram_of if spread else no_spread
+        return reduce(Sketch.merge, (sketch_of(part, spread=make) for part in self._parts(_SKETCHED)))
 
     def _parts(self, size: int) -> Iterator[Array]:
         values = self.values.reshape(-1)
@@ -215,7 +217,8 @@ class Sketch(NamedTuple):
     count: int = 0  # type: ignore[assignment]
     minimum: float = math.inf
     maximum: float = -math.inf
-    histogram: Histogram = Histogram()
+    spread: Spread = FewValues()
+    """Of the finite ones."""
 
     def merge(self, other: Sketch) -> Sketch:
         return Sketch(
@@ -224,11 +227,11 @@ class Sketch(NamedTuple):
             self.count + other.count,
             min(self.minimum, other.minimum),
             max(self.maximum, other.maximum),
-            self.histogram.merge(other.histogram),
+            merge_spreads(self.spread, other.spread),
         )
 
     def statistics(self, of: Unit, quantiles: tuple[float, ...]) -> Statistics:
-        """Mean, spread and extremes exactly, percentiles from the histogram."""
+        """Mean, spread and extremes exactly, percentiles from a histogram where values aren't few."""
         count, unknown = self.count, bool(self.total.nans) or not self.count
         return Statistics(
             of=of,
@@ -238,12 +241,12 @@ class Sketch(NamedTuple):
             minimum=math.nan if unknown else self.minimum,
             maximum=math.nan if unknown else self.maximum,
             percentiles=_percentiles(quantiles, count, unknown, self._ranked),
-            exact=not (quantiles and count),
+            exact=isinstance(self.spread, FewValues) or not (quantiles and count),
         )
 
     def octaves(self) -> Octaves:
         """How many of the values lie in each octave, nan among them."""
-        return octaves_from(self.histogram, self.total)
+        return octaves_from(binned(self.spread), self.total)
 
     def _squared_deviations(self) -> float:
         if self.minimum == self.maximum and math.isfinite(self.total.value):
@@ -255,18 +258,22 @@ class Sketch(NamedTuple):
         above = ranks >= self.count - self.total.positive_infinities
         found = np.where(below, -np.inf, np.inf)
         inside = ~(below | above)
-        middles = self.histogram.ranked(ranks[inside] - self.total.negative_infinities)
+        middles = self.spread.ranked(ranks[inside] - self.total.negative_infinities)
         found[inside] = np.clip(middles, self.minimum, self.maximum)
         found[ranks == 0] = self.minimum
         found[ranks == self.count - 1] = self.maximum
         return found
 
 
-def sketch_of(values: Array, *, histogram: bool = True, total: ExactSum | None = None) -> Sketch:
-    """Sketch values of any shape; without a histogram there are no percentiles, and it takes less time.
+def no_spread(values: Array) -> Spread:
+    """What is told where nobody asks for percentiles: it takes less time."""
+    return Histogram()
 
-    `total` is their sum, if it is known.
-    """
+
+def sketch_of(
+    values: Array, *, spread: Callable[[Array], Spread] = histogram_of, total: ExactSum | None = None
+) -> Sketch:
+    """Sketch values: `spread` makes theirs of the finite ones; `total` is their sum, if known."""
     if not values.size:
         return Sketch()
     total = exact_sum(values) if total is None else total
@@ -278,9 +285,7 @@ def sketch_of(values: Array, *, histogram: bool = True, total: ExactSum | None =
         values = values[np.isfinite(values)]
     squares = _sum_of_squares(values)
     # Adding 0 makes 0 of -0, so that no order decides between them.
-    return Sketch(
-        total, squares, count, low + 0.0, high + 0.0, histogram_of(values) if histogram else Histogram()
-    )
+    return Sketch(total, squares, count, low + 0.0, high + 0.0, spread(values))
 
 
 # The worst

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kldiv_cli.partials import merged
 from kldiv_cli.reductions import Divisors, Scalars, reduce_sum
 from kldiv_cli.spec import Loss
+from kldiv_cli.spread import binned
 from kldiv_cli.statistics import Sketch, Statistics, Unit
 from kldiv_cli.target_split import TargetSplit
 
@@ -44,11 +45,16 @@ class Totals(NamedTuple):
             by_target=merged(self.by_target, other.by_target) if both else None,
         )
 
+    @property
+    def binned(self) -> Totals:
+        """The same with a histogram in place of all values."""
+        return self._replace(losses=self.losses._replace(spread=binned(self.losses.spread)))
+
     def scalars(self, loss: Loss) -> Scalars:
         """Every reduction: the exact sum, rounded once, over what there is of everything."""
         divisors = Divisors(self.elements, self.batch, self.distributions)
         return reduce_sum(self.losses.total.value, divisors, batchmean=loss == "kl")
 
     def statistics(self, loss: Loss, quantiles: tuple[float, ...]) -> Statistics:
-        """Mean, spread and extremes exactly, percentiles from the histogram."""
+        """Mean, spread and extremes exactly, percentiles too where there are all values."""
         return self.losses.statistics(unit_of(loss), quantiles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from kldiv_cli.histogram import Bins, Histogram, bins_from
 from kldiv_cli.reductions import ExactSum
+from kldiv_cli.spread import FewValues, Spread
 from kldiv_cli.statistics import Sketch
 from kldiv_cli.target_split import Group, TargetSplit
 from kldiv_cli.totals import Totals
@@ -25,7 +27,9 @@ _BINS: Final = 2047 << 10
 """As many there are of finite values of one sign."""
 _OCTAVES: Final = range(-1074, 1024)
 _INFINITIES: Final = {"inf": math.inf, "-inf": -math.inf}
-_SKETCH: Final = frozenset({"sum", "squares", "count", "minimum", "maximum", "histogram"})
+_SKETCH: Final = frozenset({"sum", "squares", "count", "minimum", "maximum"})
+_SPREAD: Final = frozenset({"values", "histogram"})
+"""Of which a sketch has one."""
 _HISTOGRAM: Final = frozenset({"below", "zeros", "above", "least"})
 _TOTALS: Final = frozenset({"losses", "elements", "batch", "distributions"})
 _OPTIONAL: Final = frozenset({"same_tops", "by_target"})
@@ -53,19 +57,27 @@ def totals_record(totals: Totals) -> dict[str, Any]:
 
 
 def _sketch_record(sketch: Sketch) -> dict[str, Any]:
-    histogram = sketch.histogram
     return {
         "sum": _sum_record(sketch.total),
         "squares": _sum_record(sketch.squares),
         "count": sketch.count,
         "minimum": _float_record(sketch.minimum),
         "maximum": _float_record(sketch.maximum),
+        **_spread_record(sketch.spread),
+    }
+
+
+def _spread_record(spread: Spread) -> dict[str, Any]:
+    """Values by their bytes, the least significant first."""
+    if isinstance(spread, FewValues):
+        return {"values": base64.b64encode(spread.values.astype("<f8").tobytes()).decode("ascii")}
+    return {
         "histogram": {
-            "below": _bins_record(histogram.below),
-            "zeros": histogram.zeros,
-            "above": _bins_record(histogram.above),
-            "least": _bins_record(histogram.least),
-        },
+            "below": _bins_record(spread.below),
+            "zeros": spread.zeros,
+            "above": _bins_record(spread.above),
+            "least": _bins_record(spread.least),
+        }
     }
 
 
@@ -125,25 +137,45 @@ def _group_from(value: object, where: str) -> Group:
 
 
 def _sketch_from(value: object) -> Sketch:
-    table = _table(value, "losses", _SKETCH)
+    table = _table(value, "losses", _SKETCH, _SPREAD)
     sketch = Sketch(
         total=_sum_from(table["sum"], "sum"),
         squares=_sum_from(table["squares"], "squares"),
         count=_count(table["count"], "count"),
         minimum=_float_from(table["minimum"], "minimum"),
         maximum=_float_from(table["maximum"], "maximum"),
-        histogram=_histogram_from(table["histogram"]),
+        spread=_spread_from(table),
     )
     counted = _counted(sketch)
     if counted != sketch.count:
-        raise ValueError(f"count: found {sketch.count}, and the histogram has {counted} values")
+        raise ValueError(f"count: found {sketch.count}, and there are {counted} values")
     return sketch
 
 
 def _counted(sketch: Sketch) -> int:
-    histogram, total = sketch.histogram, sketch.total
-    finite = histogram.zeros + int(histogram.below.counts.sum()) + int(histogram.above.counts.sum())
-    return finite + total.positive_infinities + total.negative_infinities + total.nans
+    total = sketch.total
+    return sketch.spread.count + total.positive_infinities + total.negative_infinities + total.nans
+
+
+def _spread_from(table: Mapping[str, Any]) -> Spread:
+    match [name for name in sorted(_SPREAD) if name in table]:
+        case ["values"]:
+            return _values_from(table["values"])
+        case ["histogram"]:
+            return _histogram_from(table["histogram"])
+        case found:
+            raise ValueError(f"losses: found {found}, expected one of {sorted(_SPREAD)}")
+
+
+def _values_from(value: object) -> FewValues:
+    try:
+        stored = base64.b64decode(value, validate=True) if isinstance(value, str) else b"?"
+        values = np.frombuffer(stored, "<f8").astype(np.float64)
+    except ValueError:
+        raise ValueError("values: expected the bytes of float64 numbers in base64") from None
+    if not (np.isfinite(values).all() and (values[1:] >= values[:-1]).all()):
+        raise ValueError("values: expected finite numbers in ascending order")
+    return FewValues(values.tobytes())
 
 
 def _histogram_from(value: object) -> Histogram:

@@ -25,7 +25,7 @@ from kldiv_cli.kernels import SEGMENT
 from kldiv_cli.shapes import map_shape
 from kldiv_cli.sources import ArraySource, Inputs, Source
 from kldiv_cli.spec import resolve_spec
-from kldiv_cli.statistics import LIMIT
+from kldiv_cli.spread import LIMIT
 
 AnyArray = npt.NDArray[Any]
 Array = npt.NDArray[np.float64]

@@ -22,13 +22,13 @@ from kldiv_cli.estimates import (
     root_of,
     share_of,
 )
-from kldiv_cli.statistics import sketch_of
+from kldiv_cli.statistics import no_spread, sketch_of
 
 Array = npt.NDArray[np.float64]
 
 
 def mean(values: Any) -> Estimate:
-    return mean_of(sketch_of(np.asarray(values, np.float64), histogram=False))
+    return mean_of(sketch_of(np.asarray(values, np.float64), spread=no_spread))
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from cases import SEEDS, SINGLE, Case, Cut, any_cases, cases, counted, cuts, eva
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kldiv_cli.histogram import Histogram
 from kldiv_cli.octaves import Octaves, octaves_from, octaves_of
 from kldiv_cli.reductions import exact_sum
+from kldiv_cli.spread import binned
 from kldiv_cli.statistics import Kept, Sketch, sketch_of
 
 Array = npt.NDArray[np.float64]
@@ -111,12 +113,12 @@ def test_a_sketch_has_the_octaves_of_numbers_that_share_a_bin_next_to_0() -> Non
     values = np.array([math.ldexp(1.0, k) for k in range(-1074, -1015)])
     sketch = sketch_of(values).merge(sketch_of(values[40:45]))
     assert sketch.octaves() == octaves_of(np.concatenate([values, values[40:45]]))
-    assert sketch.histogram.least.counts.sum() == 44
+    assert binned(sketch.spread).least.counts.sum() == 44
 
 
 def test_an_empty_sketch_has_none() -> None:
     assert Sketch().octaves() == Octaves()
-    assert octaves_from(Sketch().histogram, exact_sum(np.empty(0))) == Octaves()
+    assert octaves_from(Histogram(), exact_sum(np.empty(0))) == Octaves()
 
 
 @pytest.mark.parametrize("share", [None, 0.0, 0.4, 1.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +17,7 @@ from dumps import pair_in, write_dump, write_pair
 from kldiv_cli import resume
 from kldiv_cli.batch_pair import BatchPair, Outputs
 from kldiv_cli.batch_plan import Stamps
+from kldiv_cli.batch_totals import BatchTotals, LossTotals
 from kldiv_cli.execution import Threads
 from kldiv_cli.journal import open_journal
 from kldiv_cli.report.batch import batch_lines
@@ -223,3 +226,27 @@ def test_what_may_lie_in_other_files_is_computed_again(tmp_path: Path, computed:
         with open_journal(str(tmp_path / "j")) as journal:
             list(resume_batch(pairs, Threads(1), journal=journal, stamps=Stamps(pairs, "1")))
     assert len(computed) == 4
+
+
+def test_values_of_no_use_to_the_totals_are_left_out_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more of them than are kept of all pairs; what all come to is the same with a journal and without."""
+    pairs = write_dump(tmp_path, 4, rows=5)
+    monkeypatch.setattr(resume, "LIMIT", 12)
+
+    def totals(journal: Path | None) -> LossTotals:
+        found, stamps = BatchTotals(kept=12), Stamps(pairs, "1")
+        with contextlib.ExitStack() as stack:
+            opened = None if journal is None else stack.enter_context(open_journal(str(journal)))
+            for result, _ in resume_batch(pairs, Threads(1), journal=opened, stamps=stamps):
+                found.add(result)
+        (of_kl,) = found.losses
+        return of_kl
+
+    undisturbed, first = totals(None), totals(tmp_path / "j")
+    lines = [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()[1:]]
+    held = [sorted({"values", "histogram"} & line["totals"]["kl"]["losses"].keys()) for line in lines]
+    assert held == [["values"], ["values"], ["histogram"], ["histogram"]]
+    assert repr(undisturbed) == repr(first) == repr(totals(tmp_path / "j"))
+    assert not first.statistics.exact

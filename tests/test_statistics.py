@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from kldiv_cli import statistics
 from kldiv_cli.errors import UsageError
+from kldiv_cli.histogram import histogram_of
 from kldiv_cli.reductions import exact_sum
 from kldiv_cli.spec import QUANTILES
+from kldiv_cli.spread import few_values
 from kldiv_cli.statistics import (
     BlockError,
     Groups,
@@ -252,9 +254,23 @@ def test_what_was_written_without_a_mask_counts() -> None:
     keeper.write((slice(0, 1), slice(0, 2)), np.array([[1.0, 2.0]]))
     keeper.write((slice(1, 2), slice(0, 2)), np.array([[math.nan, 4.0]]), np.array([[False, True]]))
     found = keeper.statistics(
-        "elements", keeper.sketch(exact_sum(np.array([1.0, 2.0, 4.0])), histogram=False), QUANTILES
+        "elements", keeper.sketch(exact_sum(np.array([1.0, 2.0, 4.0])), spread=False), QUANTILES
     )
     assert (found.count, found.maximum) == (3, 4.0)
+
+
+@pytest.mark.parametrize("count", [1, 65_536, 65_537, 200_000])
+def test_a_sketch_of_few_values_has_all_of_them_and_one_of_many_a_histogram(count: int) -> None:
+    values = np.random.default_rng(count).exponential(size=count)
+    found = kept(values).sketch(exact_sum(values), spread=True)
+    few = count <= 65_536
+    assert found.spread == (few_values(values) if few else histogram_of(values))
+    told = found.statistics("distributions", QUANTILES)
+    expected = kept(values).statistics("distributions", found, QUANTILES)
+    assert told.exact is few
+    if few:
+        assert told == expected
+    assert told._replace(percentiles={}, exact=True) == expected._replace(percentiles={})
 
 
 # A sketch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import math
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kldiv_cli.histogram import histogram_of
 from kldiv_cli.reductions import ExactSum
+from kldiv_cli.spread import few_values
 from kldiv_cli.statistics import Sketch, sketch_of
 from kldiv_cli.target_split import Group, TargetSplit, split_by_target
 from kldiv_cli.totals import Totals
@@ -31,7 +34,7 @@ def all_totals(draw: st.DrawFn) -> Totals:
     values = np.array(draw(VALUES), np.float64)
     targets = np.resize(np.array([0.0, 1.0, 0.5, math.nan]), values.size)
     return Totals(
-        losses=sketch_of(values),
+        losses=sketch_of(values, spread=draw(st.sampled_from([few_values, histogram_of]))),
         elements=draw(COUNTS),
         batch=draw(COUNTS),
         distributions=draw(COUNTS),
@@ -77,18 +80,15 @@ def test_the_text_is_as_short_as_what_it_says() -> None:
 
 # What is no record of totals
 
-RECORD = through_json(
-    totals_record(
-        Totals(
-            sketch_of(np.array([0.5, -2.0, 5e-324, math.inf, 0.75, 0.0])),
-            elements=24,
-            batch=2,
-            distributions=6,
-            same_tops=3,
-            by_target=TargetSplit(one=Group(24, ExactSum(5, 1))),
-        )
-    )
+TOTALS = Totals(
+    sketch_of(np.array([0.5, -2.0, 5e-324, math.inf, 0.75, 0.0])),
+    elements=24,
+    batch=2,
+    distributions=6,
+    same_tops=3,
+    by_target=TargetSplit(one=Group(24, ExactSum(5, 1))),
 )
+RECORD = through_json(totals_record(TOTALS))
 ODD = (
     None,
     True,
@@ -157,7 +157,7 @@ def test_a_missing_or_an_unknown_entry_is_an_error(key: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        (("losses", "count"), 7, "count: found 7, and the histogram has 6 values"),
+        (("losses", "count"), 7, "count: found 7, and there are 6 values"),
         (("losses", "sum"), ["0x1", 2], "sum: expected a hexadecimal number"),
         (("losses", "sum"), ["1", 1 << 40], "sum: expected a whole number"),
         (("losses", "sum"), ["1" * 2000, 0], "sum: expected a hexadecimal number"),
@@ -175,6 +175,40 @@ def test_a_missing_or_an_unknown_entry_is_an_error(key: str) -> None:
 def test_an_error_says_where_it_is(path: tuple[str, ...], value: object, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         totals_from(changed(path, value))
+
+
+def base64_of(*values: float) -> str:
+    return base64.b64encode(np.array(values, "<f8").tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (base64_of(0.5, 0.75), "count: found 6, and there are 3 values"),
+        (base64_of(0.75, 0.5), "values: expected finite numbers in ascending order"),
+        (base64_of(0.5, math.inf), "values: expected finite numbers"),
+        (base64_of(math.nan), "values: expected finite numbers"),
+        (base64_of(0.5)[4:], "values: expected the bytes"),
+        ("€", "values: expected the bytes"),
+        ([0.5], "values: expected the bytes"),
+        (None, "values: expected the bytes"),
+    ],
+)
+def test_values_that_are_none_are_an_error(values: object, problem: str) -> None:
+    record = copy.deepcopy(RECORD)
+    del record["losses"]["histogram"]
+    record["losses"]["values"] = values
+    with pytest.raises(ValueError, match=problem):
+        totals_from(record)
+
+
+def test_a_record_has_values_or_a_histogram_and_not_both() -> None:
+    both, neither = copy.deepcopy(RECORD), copy.deepcopy(RECORD)
+    both["losses"]["values"] = base64_of(0.5)
+    del neither["losses"]["histogram"]
+    for record in (both, neither):
+        with pytest.raises(ValueError, match=r"losses: found \[.*\], expected one of"):
+            totals_from(record)
 
 
 def test_empty_totals_have_a_record_too() -> None:

@@ -75,8 +75,8 @@ def batch(
       kldiv batch suite.toml --journal run.jsonl --results results.csv
       kldiv batch pairs.csv --format jsonl
 
-    Each pair is told as it finishes, and at the end what all come to: micro, as if they were one array (but
-    percentiles, within 0.05 %), and macro, the mean over pairs. What is wrong with a pair stops no other.
+    Each pair is told as it finishes, and at the end what all come to: micro, as if they were one array, and
+    macro, the mean over pairs. What is wrong with a pair stops no other.
 
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """

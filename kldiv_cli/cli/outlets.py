@@ -41,11 +41,12 @@ class Outlets:
         from kldiv_cli.batch_totals import BatchTotals
         from kldiv_cli.report.batch import batch_lines
         from kldiv_cli.report.told import Told
+        from kldiv_cli.spread import LIMIT
 
         self._spec, self._format, self._reduction = spec, format, reduction
         self._unmatched = tuple(one.address for one in unmatched)
         self._begun = time.monotonic()
-        self._totals = BatchTotals(quantiles=spec.quantiles)
+        self._totals = BatchTotals(quantiles=spec.quantiles, kept=LIMIT // len(spec.losses))
         self._lines = batch_lines(format, spec, reduction, precision, names=names, full=full)
         self._told = Told(_ERRORS_TOLD)
         self._results: Results | None = None

@@ -95,7 +95,7 @@ batchmean  0.283           0.174
 distmean   0.283           0.174
 
 statistic           kl  of
-mean             0.283  6 (percentiles within 0.05 %) distributions
+mean             0.283  6 distributions
 standard_error    0.13
 minimum         0.0128
 p0.1            0.0129
