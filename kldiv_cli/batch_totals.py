@@ -68,9 +68,9 @@ class LossTotals:
     """None where it was not asked for of every pair, as `by_target`."""
     by_target: TargetSplit | None
     macro: Mapping[str, Estimate]
-    """By reduction (mean, batchmean, distmean), its mean over pairs: each pair weighs the same."""
+    """By reduction (mean, batchmean, distmean), its mean over pairs, of which an empty one has none."""
     worst: tuple[WorstPair, ...]
-    """The worst first: nan before inf, then by value, of equal ones by name."""
+    """The worst first, without empty ones: nan before inf, then by value, of equal ones by name."""
 
 
 class BatchTotals:
@@ -132,7 +132,10 @@ class _LossSum:
         self._totals = bare if self._totals is None else self._totals.merge(bare)
 
     def add_record(self, name: str, record: Mapping[str, Any]) -> None:
+        """Of a pair in which nothing counts there is no mean; it would make one of all unknown."""
         self._pairs += 1
+        if not record["elements"]:
+            return
         for reduction, values in self._values.items():
             value = number_in(record, reduction)
             if value is not None:

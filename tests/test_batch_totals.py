@@ -76,7 +76,13 @@ def result(name: str, *evaluations: Evaluation) -> PairResult:
 def of_values(name: str, value: float, loss: Loss = "kl") -> PairResult:
     """A pair with this `distmean` and `mean`."""
     shown = value if math.isfinite(value) else None
-    record: dict[str, Any] = {"loss": loss, "mean": shown, "batchmean": None, "distmean": shown}
+    record: dict[str, Any] = {
+        "loss": loss,
+        "elements": 4,
+        "mean": shown,
+        "batchmean": None,
+        "distmean": shown,
+    }
     if shown is None:
         record["nonfinite"] = {"mean": str(value), "distmean": str(value)}
     return PairResult(name=name, predictions="q", targets="p", records=(record,), totals={loss: Totals()})
@@ -238,8 +244,23 @@ def test_kl_has_a_batchmean_over_pairs_and_bce_has_none() -> None:
         found = only(added(results)).macro
         assert ("batchmean" in found) is (loss == "kl")
         for name, estimate in found.items():
-            values = [math.nan if r.records[0][name] is None else r.records[0][name] for r in results]
+            records = [r.records[0] for r in results if r.records[0]["elements"]]
+            values = [math.nan if record[name] is None else record[name] for record in records]
             assert bits(estimate.value) == bits(exact_sum(np.array(values)).value / len(values))
+
+
+@pytest.mark.parametrize("loss", ["kl", "bce"])
+def test_an_empty_pair_is_counted_but_is_neither_in_the_means_nor_among_the_worst(loss: Loss) -> None:
+    case = Case(5, loss, masked=False, odd=False)
+    empty = case.evaluated(np.ones((0, 3, 4)), np.ones((0, 3, 4)), None)
+    full = [r for r in case.results() if r.records[0]["elements"]]
+    expected, found = only(added(full)), only(added([result("empty", empty), *full]))
+    assert found.pairs == len(full) + 1
+    assert (found.macro, found.worst, found.statistics) == (
+        expected.macro,
+        expected.worst,
+        expected.statistics,
+    )
 
 
 # The worst
@@ -259,7 +280,7 @@ def test_as_many_of_the_worst_are_kept_as_were_asked_for() -> None:
 
 
 def test_bce_ranks_pairs_by_their_mean_over_elements() -> None:
-    record = {"loss": "bce", "mean": 0.25, "distmean": 9.0}
+    record = {"loss": "bce", "elements": 4, "mean": 0.25, "distmean": 9.0}
     pair = PairResult(name="a", predictions="q", targets="p", records=(record,), totals={"bce": Totals()})
     assert only(added([pair])).worst == (WorstPair("a", 0.25),)
 
