@@ -216,6 +216,24 @@ def test_a_dry_run_begins_no_journal_and_no_file(batch: Batch, dump: Path) -> No
     assert sorted(dump.rglob("*")) == before
 
 
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_a_dry_run_changes_nothing_of_a_journal_whose_writer_died(batch: Batch, dump: Path, cut: int) -> None:
+    assert batch(*DUMP, "--journal", "j").code == 0
+    left = (dump / "j").read_bytes()[: -cut or None]
+    (dump / "j").write_bytes(left)
+    run = batch(*DUMP, "--dry-run", "--journal", "j", "--format", "jsonl")
+    assert (run.code, run.err) == (0, "")
+    finished = [record["status"] for record in run.records].count("finished")
+    assert finished == (4 if cut > 1 else 5)
+    assert (dump / "j").read_bytes() == left
+
+
+def test_a_dry_run_refuses_a_journal_that_the_run_would_refuse(batch: Batch, dump: Path) -> None:
+    for journal in ("missing/j", "q/a.npy", "q"):
+        told = [refused(batch(*DUMP, "--journal", journal, *options)) for options in ((), ("--dry-run",))]
+        assert told[0] == told[1]
+
+
 def test_a_table_may_come_through_a_pipe(dump: Path) -> None:
     write_lists(dump)
     with open("pairs.csv") as table:
@@ -359,7 +377,7 @@ def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> Non
         (["--output-dtype", "float32"], "--output-dtype: needs an output; "),
         (["--force"], "--force: needs an output; "),
         (["--reduction", "none"], "--reduction none: shows the map of one pair"),
-        (["--results", "r.txt"], "--results r.txt: expected a name that ends in "),
+        (["--results", "r.txt"], "--results r.txt: its ending is that of no format, expected .jsonl, "),
         (["--results", "missing/r.csv"], "--results missing/r.csv: no directory "),
         (["--journal", "missing/j"], "--journal missing/j: no directory "),
         (["--journal", "q/a.npy"], "--journal q/a.npy: is the input q/a.npy"),
@@ -499,7 +517,7 @@ def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_too
     assert done.returncode == 2
     assert done.stderr.startswith("kldiv: error: ")
     assert done.stderr.count("\n") == 1
-    assert "j: File too large; what was written there before is kept" in done.stderr
+    assert "j: File too large, what was written there before is kept; make room, or " in done.stderr
     told = len(done.stdout.splitlines())
     assert told
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -579,11 +597,13 @@ def test_a_second_run_on_one_journal_is_refused(dump: Path) -> None:
     assert finished(*DUMP, "--journal", "j")
     before = (dump / "j").read_bytes()
     with open_journal("j"):
-        for options in ((), ("--dry-run",)):
-            second = start(*DUMP, "--journal", "j", "--results", "r.csv", *options)
-            out, err = second.communicate(timeout=SECONDS)
-            assert (second.returncode, out) == (2, b"")
-            assert b"j: another process is writing to it; wait until that has ended" in err
+        second = start(*DUMP, "--journal", "j", "--results", "r.csv")
+        out, err = second.communicate(timeout=SECONDS)
+        assert (second.returncode, out) == (2, b"")
+        assert b"j: another process is writing to it; wait until that has ended" in err
+        dry = start(*DUMP, "--journal", "j", "--dry-run", "--format", "csv")
+        out, err = dry.communicate(timeout=SECONDS)
+        assert (dry.returncode, out.count(b",finished,"), err) == (0, 5, b"")
     assert (dump / "j").read_bytes() == before
     assert sorted(path.name for path in dump.iterdir()) == ["j", "p", "q"]
 
