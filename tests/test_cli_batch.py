@@ -462,13 +462,40 @@ def test_fail_fast_stops_at_the_first_that_fails_and_keeps_what_was_done(batch: 
     run = batch(*DUMP, *options, "--results", "r.jsonl")
     assert run.code == 2
     assert [record["pair"] for record in run.records] == ["000", "001", "002", "003"]
-    assert run.err.endswith("note: 61 of 65 pairs not computed: stopped at the first that failed\n")
+    stopped = "note: 61 of 65 pairs not reached: stopped at the first that failed, as --fail-fast says\n"
+    assert run.err.endswith(stopped)
+    assert run.summary["not_reached"] == 61
     assert (run.summary["pairs"], run.summary["computed"], len(run.summary["failed"])) == (65, 3, 1)
     assert Run(0, (dump / "r.jsonl").read_text(), "").records == run.records
     write_pair(dump, "003")
     rest = batch(*DUMP, *options)
     assert rest.code == 0
     assert (rest.summary["from_journal"], rest.summary["computed"]) == (3, 62)
+
+
+@pytest.mark.parametrize("format", ["plain", "table", "md"])
+def test_what_fail_fast_did_not_reach_stands_in_the_heading_too(
+    batch: Batch, dump: Path, format: str
+) -> None:
+    spoil(dump)
+    run = batch(*DUMP, "--fail-fast", "--workers", "1", "--format", format)
+    assert run.code == 2
+    assert "5 pairs: 2 computed, 1 could not be computed, 2 not reached; " in run.out
+
+
+@pytest.mark.parametrize("format", ["plain", "table", "md", "csv"])
+def test_an_error_is_told_once_on_each_stream(batch: Batch, dump: Path, format: str) -> None:
+    spoil(dump)
+    run = batch(*DUMP, "--format", format)
+    assert (run.code, run.err.count("equal shapes"), run.out.count("equal shapes")) == (2, 1, 1)
+
+
+def test_a_pair_is_not_named_twice_where_its_file_is_called_as_it_is(batch: Batch, dump: Path) -> None:
+    rows = ["q/gone.npy,p/a.npy,", "p/a.npy,q/gone.npy,q/gone.npy", "q/gone.npy,p/a.npy,other"]
+    (dump / "pairs.csv").write_text("\n".join(["predictions,targets,name", *rows, ""]))
+    run = batch("pairs.csv", *LOGITS)
+    gone = "q/gone.npy: no such file"
+    assert sorted(run.err.splitlines()) == [f"error: other: {gone}", f"error: {gone}", f"error: {gone}"]
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a b", "ü-数", "-x", "a,b", 'a"b'])
