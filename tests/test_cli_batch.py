@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import io
 import json
 import os
@@ -496,6 +497,8 @@ def test_a_pair_is_not_named_twice_where_its_file_is_called_as_it_is(batch: Batc
     run = batch("pairs.csv", *LOGITS)
     gone = "q/gone.npy: no such file"
     assert sorted(run.err.splitlines()) == [f"error: other: {gone}", f"error: {gone}", f"error: {gone}"]
+    (dump / "b.npy").write_text("no array")
+    assert batch(".", "p", *LOGITS, "--allow-unmatched").err.splitlines()[-1].startswith("error: ./b.npy: ")
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a b", "ü-数", "-x", "a,b", 'a"b'])
@@ -552,6 +555,77 @@ def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_too
     run = Run(0, done.stdout, done.stderr)
     assert len(run.records) == 45
     assert run.summary["from_journal"] == told
+
+
+# What may not be read or written
+
+
+def as_anybody() -> None:
+    """Before a program is run: take from root what it may do beyond others."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+
+
+def shut(path: Path, mode: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if mode & 0o111:
+        path.mkdir()
+    else:
+        path.write_bytes(b"")
+    path.chmod(mode)
+
+
+def run_as_anybody(*arguments: str) -> Run:
+    process = start(*arguments, preexec_fn=as_anybody)
+    out, err = process.communicate(timeout=SECONDS)
+    return Run(process.returncode, out.decode(), err.decode())
+
+
+@posix
+def test_an_input_or_a_directory_that_is_shut_costs_its_own_pair(dump: Path) -> None:
+    (dump / "q" / "b.npy").chmod(0)
+    for part in ("q", "p"):
+        (dump / part / "sub").mkdir()
+        shutil.copy(dump / part / "a.npy", dump / part / "sub" / "x.npy")
+    shut(dump / "maps" / "sub", 0o555)
+    run = run_as_anybody(*DUMP, "--output", "maps/{pair}.npy", "--format", "jsonl")
+    assert run.code == 2
+    first, second = sorted(run.err.splitlines())
+    assert first == "error: b: q/b.npy: Permission denied"
+    assert "maps/sub/x.npy: Permission denied, nothing was written there; mend its perm" in second
+    assert [record["status"] for record in run.records] == ["ok", "error", "ok", "ok", "ok", "error"]
+    assert sorted(path.name for path in (dump / "maps").glob("*.npy")) == [f"{k}.npy" for k in "acde"]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("arguments", "path", "mode"),
+    [
+        (["--journal", "shut/j"], "shut", 0o555),
+        (["--journal", "j"], "j", 0o444),
+        (["--journal", "j", "--dry-run"], "j", 0o222),
+        (["--results", "shut/r.csv"], "shut", 0o555),
+        (["--results", "shut/r.jsonl", "--force"], "shut", 0o555),
+    ],
+    ids=["journal in it", "journal", "dry run", "results", "force"],
+)
+def test_a_file_that_may_not_be_written_or_read_is_told_in_one_line_before_the_work(
+    dump: Path, arguments: list[str], path: str, mode: int
+) -> None:
+    shut(dump / path, mode)
+    message = refused(run_as_anybody(*DUMP, *arguments))
+    assert f"{arguments[1]}: Permission denied, " in message
+    assert message.endswith("; mend its permissions, or choose another place")
+
+
+@posix
+def test_a_dry_run_needs_a_journal_that_it_may_read_and_no_more(dump: Path) -> None:
+    shut(dump / "j", 0o444)
+    run = run_as_anybody(*DUMP, "--journal", "j", "--dry-run", "--format", "jsonl")
+    assert (run.code, run.err, len(run.records)) == (0, "", 5)
 
 
 # While it runs

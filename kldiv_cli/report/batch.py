@@ -89,7 +89,8 @@ def tell_pair(told: Told, result: PairResult) -> None:
 def _named(name: str, message: str) -> str:
     """What is said of a pair with its name before it, unless a file that is called so stands there."""
     where = message.partition(": ")[0]
-    return message if name in (where, os.path.splitext(where)[0]) else f"{name}: {message}"
+    stem = os.path.splitext(os.path.normpath(where))[0]
+    return message if name in (where, stem) else f"{name}: {message}"
 
 
 # Records
