@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from kldiv_cli.errors import OutputError
 from kldiv_cli.urls import is_url, shown
 
 __all__ = ["check_local", "check_place", "explained", "new_temporary", "publish", "sync_directory"]
+
+_ELSEWHERE: Final = "choose another place"
+_REMEDIES: Final = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), f"mend its permissions, or {_ELSEWHERE}"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, or {_ELSEWHERE}"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool) -> None:
@@ -24,11 +33,11 @@ def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool)
     """
     with explained(path):
         if path.is_dir():
-            raise OutputError(f"{address}: is a directory, expected a file name")
+            raise OutputError(f"{address}: is a directory, expected a file name; name a file in it")
         if not path.parent.is_dir():
             raise OutputError(f"{address}: no directory {path.parent}; create it first")
         if path.exists() and not path.is_file():
-            raise OutputError(f"{address}: is not a regular file")
+            raise OutputError(f"{address}: is not a regular file, expected one; choose another name")
         if path.exists() and not force:
             raise OutputError(f"{address}: exists; overwrite it with --force")
     for source in inputs:
@@ -67,8 +76,8 @@ def publish(temporary: Path, path: Path, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Say in one line what the system said, and of which file."""
+def explained(path: Path, rest: str = "nothing was written there") -> Iterator[None]:
+    """Say in one line what the system said, of which file, what of it holds nevertheless, and what helps."""
     try:
         yield
     except OutputError:
@@ -76,7 +85,8 @@ def explained(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else " ".join(str(error).split())
-        raise OutputError(f"{path}: {reason}; nothing was written there") from None
+        remedy = _REMEDIES.get(number or 0, _ELSEWHERE)
+        raise OutputError(f"{path}: {reason}, {rest}; {remedy}") from None
 
 
 def _is_same_file(path: Path, source: str) -> bool:

@@ -49,3 +49,8 @@ class BatchSummary:
     seconds: float = 0.0
     losses: tuple[LossSummary, ...] = ()
     """None where no pair could be computed."""
+
+    @property
+    def not_reached(self) -> int:
+        """Pairs that a run which was stopped had no result of."""
+        return self.pairs - self.computed - self.from_journal - len(self.failed)

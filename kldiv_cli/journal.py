@@ -1,9 +1,8 @@
 """The journal of a batch: a line for each pair as it is done, from which a later run takes what still holds.
 
-A line is ``{"crc32": …, "entry": {…}, "records": […], "totals": {…}}``: JSON, whose checksum is of
-what follows it. So a line is known to be whole without being parsed, and only its entry is, which
-says what it is of; the rest is read again when it is asked for. Of a pair that has files written for
-it a line tells before, so that a later run knows them for its own.
+Of a line only its entry is parsed when a journal is opened, which says what it is of; the rest is read
+again when it is asked for. Of a pair that has files written for it a line tells before, so that a later
+run knows them for its own.
 """
 
 from __future__ import annotations
@@ -11,35 +10,34 @@ from __future__ import annotations
 import json
 import math
 import os
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from kldiv_cli.atomic import check_place, explained
 from kldiv_cli.errors import FormatError
-from kldiv_cli.line_file import LineFile, open_line_file
+from kldiv_cli.journal_lines import BEGUN, canonical, entry_of, line_of, parts_of, result_from
+from kldiv_cli.line_file import Line, LineFile, open_line_file, read_line_file
 from kldiv_cli.pair_result import PairResult
-from kldiv_cli.spec import Loss
 from kldiv_cli.streams import printable
-from kldiv_cli.totals_record import totals_from, totals_record
 
-__all__ = ["JOURNAL_SCHEMA", "InputStamp", "Journal", "open_journal", "stamp_of"]
+__all__ = [
+    "JOURNAL_SCHEMA",
+    "InputStamp",
+    "Journal",
+    "JournalReader",
+    "open_journal",
+    "read_journal",
+    "stamp_of",
+]
 
 JOURNAL_SCHEMA: Final = "kldiv-journal/1"
 _FAMILY, _, _VERSION = JOURNAL_SCHEMA.partition("/")
 _HEADER: Final = b'{"schema": "' + JOURNAL_SCHEMA.encode() + b'"}\n'
 _LONGEST_HEADER: Final = 1 << 12
 _LONGEST: Final = 60
-_BEFORE: Final = b'{"crc32":"'
-_BEHIND: Final = b'",'
-_START: Final = len(_BEFORE) + 8 + len(_BEHIND)
-"""Where in a line that begins whose checksum stands before it."""
-_BEGUN: Final = "begun"
-_ENTRY: Final = '"entry":'
-_LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
-_decoder: Final = json.JSONDecoder()
+_Kind = TypeVar("_Kind", bound="JournalReader")
 
 
 # What must be the same
@@ -92,17 +90,31 @@ class _Place(NamedTuple):
     length: int
 
 
-class Journal:
-    """An open journal, which no other process can open; of its lines only their places are in memory."""
+class _Mending(NamedTuple):
+    """What makes a file whole again whose writer died, or that is new."""
+
+    size: int
+    """Behind it there is nothing of use."""
+    missing: bytes
+
+
+class JournalReader:
+    """What a journal has, which is left as it is; of its lines only their places are in memory."""
 
     def __init__(self, file: LineFile) -> None:
-        """Read what is there, and mend its end."""
+        """Read what is there.
+
+        Raises
+        ------
+        FormatError
+            It is no journal, or a newer version of one.
+        """
         self._file = file
         self._places: dict[str, _Place] = {}
         self._begun: dict[str, frozenset[str]] = {}
+        self._mending: _Mending | None = None
         self.damaged = 0
         """Lines that are not what was written: their pairs are not finished."""
-        self._begin()
         self._read()
 
     @property
@@ -112,15 +124,10 @@ class Journal:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should be told of it by now, a line each."""
-        notes = []
-        if self.damaged:
-            lines = "1 damaged line" if self.damaged == 1 else f"{self.damaged} damaged lines"
-            notes.append(f"{self.path}: {lines} skipped; the pairs are computed again")
-        if not self._file.locked:
-            notes.append(
-                f"{self.path}: this file system has no locks; let no other run write to it meanwhile"
-            )
-        return tuple(notes)
+        if not self.damaged:
+            return ()
+        lines = "1 damaged line" if self.damaged == 1 else f"{self.damaged} damaged lines"
+        return (f"{self.path}: {lines} skipped; the pairs are computed again",)
 
     def finished(self, name: str, stamp: Mapping[str, Any]) -> PairResult | None:
         """The result of a pair that was computed under the same stamp; None where there is none."""
@@ -128,46 +135,22 @@ class Journal:
         if place is None:
             return None
         line = self._file.read(*place)
-        entry = _entry_of(line)
+        entry = entry_of(line)
         if entry is None:
             self._forget(name)
             return None
-        if _canonical(entry["stamp"]) != _canonical(stamp):
+        if canonical(entry["stamp"]) != canonical(stamp):
             return None
         try:
-            return _result_from(line)
+            return result_from(line)
         except ValueError:
             self._forget(name)
             return None
 
-    def add(self, result: PairResult, stamp: Mapping[str, Any]) -> None:
-        """Write a pair down, instead of what may be there of it; once this returns, no crash undoes it.
-
-        Raises
-        ------
-        OutputError
-            It can't be written.
-        """
-        self._append(*_parts_of(result, stamp))
-
-    def begin(self, name: str, outputs: Iterable[str]) -> None:
-        """Write down that these files will be written for a pair, and that nothing else was there.
-
-        Raises
-        ------
-        OutputError
-            It can't be written.
-        """
-        self._append({"pair": name, "status": _BEGUN, "stamp": None, "outputs": list(outputs)})
-
-    def has_begun(self, name: str, outputs: Iterable[str]) -> bool:
-        """Whether these files, if they are there, were written for the pair."""
-        return self._begun.get(name, frozenset()).issuperset(outputs)
-
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -178,33 +161,27 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _begin(self) -> None:
+    def _read(self) -> None:
         beginning = self._file.read(0, _LONGEST_HEADER)
         if not beginning.endswith(b"\n") and _HEADER.startswith(beginning):
             # New, or its writer died over the first line.
-            self._file.truncate(0)
-            self._file.append(_HEADER)
+            self._mending = _Mending(0, _HEADER)
+            return
+        _check_header(self.path, beginning)
+        for line in self._file.lines(len(beginning.partition(b"\n")[0]) + 1):
+            self._take(line)
+
+    def _take(self, line: Line) -> None:
+        entry, end = entry_of(line.contents), line.offset + len(line.contents)
+        if entry is not None:
+            self._note(entry, _Place(line.offset, len(line.contents)))
+            if not line.ended:
+                self._mending = _Mending(end, b"\n")
+        elif line.ended:
+            self.damaged += 1
         else:
-            _check_header(self.path, beginning)
-
-    def _append(self, entry: dict[str, Any], records: Any = (), totals: Any = None) -> None:
-        line = _line_of(entry, records, totals or {})
-        offset = self._file.append(line)
-        self._note(entry, _Place(offset, len(line)))
-
-    def _read(self) -> None:
-        start = len(self._file.read(0, _LONGEST_HEADER).partition(b"\n")[0]) + 1
-        for offset, line in self._file.lines(start):
-            entry, whole = _entry_of(line), line.endswith(b"\n")
-            if entry is not None:
-                self._note(entry, _Place(offset, len(line)))
-                if not whole:
-                    self._file.append(b"\n")
-            elif whole:
-                self.damaged += 1
-            else:
-                # Its writer died, or the power went.
-                self._file.truncate(offset)
+            # Its writer died, or the power went.
+            self._mending = _Mending(line.offset, b"")
 
     def _note(self, entry: Mapping[str, Any], place: _Place) -> None:
         name, status = entry["pair"], entry["status"]
@@ -212,12 +189,61 @@ class Journal:
             self._places[name] = place
         else:
             self._places.pop(name, None)
-        if status == _BEGUN:
+        if status == BEGUN:
             self._begun[name] = frozenset(entry["outputs"])
 
     def _forget(self, name: str) -> None:
         self.damaged += 1
         del self._places[name]
+
+
+class Journal(JournalReader):
+    """An open journal, which no other process can open to write to."""
+
+    def __init__(self, file: LineFile) -> None:
+        """Read what is there, and mend its end."""
+        super().__init__(file)
+        if self._mending is not None:
+            size, missing = self._mending
+            file.truncate(size)
+            if missing:
+                file.append(missing)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if self._file.locked:
+            return super().notes
+        unlocked = f"{self.path}: this file system has no locks; let no other run write to it meanwhile"
+        return (*super().notes, unlocked)
+
+    def add(self, result: PairResult, stamp: Mapping[str, Any]) -> None:
+        """Write a pair down, instead of what may be there of it; once this returns, no crash undoes it.
+
+        Raises
+        ------
+        OutputError
+            It can't be written.
+        """
+        self._append(*parts_of(result, stamp))
+
+    def begin(self, name: str, outputs: Iterable[str]) -> None:
+        """Write down that these files will be written for a pair, and that nothing else was there.
+
+        Raises
+        ------
+        OutputError
+            It can't be written.
+        """
+        self._append({"pair": name, "status": BEGUN, "stamp": None, "outputs": list(outputs)})
+
+    def has_begun(self, name: str, outputs: Iterable[str]) -> bool:
+        """Whether these files, if they are there, were written for the pair."""
+        return self._begun.get(name, frozenset()).issuperset(outputs)
+
+    def _append(self, entry: dict[str, Any], records: Any = (), totals: Any = None) -> None:
+        line = line_of(entry, records, totals or {})
+        offset = self._file.append(line)
+        self._note(entry, _Place(offset, len(line)))
 
 
 def open_journal(address: str, inputs: Iterable[str] = ()) -> Journal:
@@ -230,12 +256,34 @@ def open_journal(address: str, inputs: Iterable[str] = ()) -> Journal:
     FormatError
         It is no journal, or a newer version of one; it is as it was.
     """
+    return _opened(Journal, open_line_file(_checked(address, inputs)))
+
+
+def read_journal(address: str, inputs: Iterable[str] = ()) -> JournalReader | None:
+    """Open a journal to look at what it has, whoever writes to it; None where there is none yet.
+
+    Raises
+    ------
+    OutputError
+        No journal can be there, or it can't be read.
+    FormatError
+        It is no journal, or a newer version of one.
+    """
+    path = _checked(address, inputs)
+    return _opened(JournalReader, read_line_file(path)) if path.exists() else None
+
+
+def _checked(address: str, inputs: Iterable[str]) -> Path:
+    """Where a journal lies."""
     with explained(Path(address)):
         path = Path(os.path.realpath(address))
-    check_place(f"--journal {address}", path, inputs, force=True)
-    file = open_line_file(path)
+    check_place(f"journal {address}", path, inputs, force=True)
+    return path
+
+
+def _opened(kind: Callable[[LineFile], _Kind], file: LineFile) -> _Kind:
     try:
-        return Journal(file)
+        return kind(file)
     except BaseException:
         file.close()
         raise
@@ -260,91 +308,3 @@ def _check_header(path: Path, beginning: bytes) -> None:
             f"{path}: its schema is {printable(repr(schema[:_LONGEST]))}, and this kldiv reads "
             f"{JOURNAL_SCHEMA!r}; upgrade kldiv, or choose another file"
         )
-
-
-# Lines
-
-
-def _parts_of(result: PairResult, stamp: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-    """Entry, records and totals."""
-    entry = {
-        "pair": result.name,
-        "status": "ok" if result.error is None else "error",
-        "stamp": stamp,
-        "predictions": result.predictions,
-        "targets": result.targets,
-        "bytes": result.bytes,
-        "seconds": result.seconds,
-        "error": result.error,
-    }
-    return entry, result.records, {loss: totals_record(of_loss) for loss, of_loss in result.totals.items()}
-
-
-def _line_of(entry: Mapping[str, Any], records: Any, totals: Any) -> bytes:
-    body = f'{_ENTRY}{_text(entry)},"records":{_text(records)},"totals":{_text(totals)}}}'.encode()
-    return b"".join((_BEFORE, _checksum(body), _BEHIND, body, b"\n"))
-
-
-def _text(value: Any) -> str:
-    """Escaped to ASCII, for names of files need not be Unicode."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _canonical(stamp: object) -> str:
-    return json.dumps(stamp, sort_keys=True, allow_nan=False)
-
-
-def _checksum(body: bytes | memoryview) -> bytes:
-    return b"%08x" % zlib.crc32(body)
-
-
-def _entry_of(line: bytes) -> dict[str, Any] | None:
-    """What a line is of; None if it is not what was written."""
-    end = len(line) - line.endswith(b"\n")
-    if not line.startswith(_BEFORE) or line[_START - len(_BEHIND) : _START] != _BEHIND:
-        return None
-    if _checksum(memoryview(line)[_START:end]) != line[len(_BEFORE) : len(_BEFORE) + 8]:
-        return None
-    try:
-        entry, _ = _decoder.raw_decode(line.decode("ascii"), _START + len(_ENTRY))
-        return entry if _is_entry(entry) else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_entry(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("pair"), str)
-        and "stamp" in entry
-        and (entry.get("status") in ("ok", "error") or _is_beginning(entry))
-    )
-
-
-def _is_beginning(entry: Mapping[str, Any]) -> bool:
-    outputs = entry.get("outputs")
-    return entry.get("status") == _BEGUN and isinstance(outputs, list) and {*map(type, outputs)} <= {str}
-
-
-def _result_from(line: bytes) -> PairResult:
-    """The result of a pair that was computed.
-
-    Raises
-    ------
-    ValueError
-        What is written there is no such result.
-    """
-    try:
-        table = json.loads(line)
-        entry, records, totals = table["entry"], table["records"], table["totals"]
-        return PairResult(
-            name=entry["pair"],
-            predictions=entry["predictions"],
-            targets=entry["targets"],
-            records=tuple(records),
-            totals={loss: totals_from(totals[loss]) for loss in _LOSSES if loss in totals},
-            bytes=entry["bytes"],
-            seconds=entry["seconds"],
-        )
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"no result of a pair: {error}") from None

@@ -2,6 +2,7 @@
 
 A line is with the system as soon as `LineFile.append` returns, so that no death of the process can
 take it back; it is on the disk a second later, so that a power cut takes little.
+What others did to the file is not trusted: no line of it takes more than a bounded part of memory.
 """
 
 from __future__ import annotations
@@ -14,33 +15,41 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, NamedTuple
 
-from kldiv_cli.atomic import sync_directory
+from kldiv_cli.atomic import explained, sync_directory
 from kldiv_cli.errors import OutputError
 from kldiv_cli.locks import lock
 
-__all__ = ["LineFile", "open_line_file"]
+__all__ = ["Line", "LineFile", "open_line_file", "read_line_file"]
 
-_FLAGS: Final = (
-    os.O_RDWR
-    | os.O_APPEND
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-)
+_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_WRITING: Final = os.O_RDWR | os.O_APPEND | _FLAGS
+_KEPT: Final = "what was written there before is kept"
 _SYNC_EVERY: Final = 1.0
 """Seconds; waiting for the disk costs as much as hundreds of lines."""
 _CHUNK: Final = 1 << 20
+_LONGEST: Final = 64 << 20
+"""Bytes of a line; those that are written have a tenth of it at the most."""
+
+
+class Line(NamedTuple):
+    """A line as it was found."""
+
+    offset: int
+    contents: bytes
+    """With its newline; nothing of a line that is longer than any that is written."""
+    ended: bool
+    """Whether it has a newline, which the last may lack."""
 
 
 class LineFile:
-    """An open file of lines, locked while it is open."""
+    """An open file of lines, locked while it is open to be written to."""
 
     def __init__(self, path: Path, descriptor: int, *, locked: bool) -> None:
         self.path = path
         self.locked = locked
-        """False where the file system has no locks."""
+        """False where the file system has no locks, or the file is only read."""
         self._descriptor = descriptor
         self._writing = threading.Lock()
         self._torn = False
@@ -60,7 +69,7 @@ class LineFile:
         OutputError
             It can't be written, or only a part of it: the next line begins on a line of its own.
         """
-        with self._writing, _explained(self.path):
+        with self._writing, explained(self.path, _KEPT):
             # After a failure, or an exception from a signal, the end of the file is part of a line.
             rest = memoryview(b"\n" + line if self._torn else line)
             self._torn = self._unsynced = True
@@ -74,7 +83,7 @@ class LineFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes, or as many as there are."""
-        with self._writing, _explained(self.path):
+        with self._writing, explained(self.path, _KEPT):
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             parts = []
             while length and (part := os.read(self._descriptor, length)):
@@ -82,17 +91,22 @@ class LineFile:
                 length -= len(part)
             return b"".join(parts)
 
-    def lines(self, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Every line from an offset on, with its own offset and its newline, which the last may lack."""
-        with _explained(self.path), open(os.dup(self._descriptor), "rb", buffering=_CHUNK) as file:
+    def lines(self, offset: int = 0) -> Iterator[Line]:
+        """Every line from an offset on."""
+        with explained(self.path, _KEPT), open(os.dup(self._descriptor), "rb", buffering=_CHUNK) as file:
             file.seek(offset)
-            for line in file:
-                yield offset, line
-                offset += len(line)
+            while contents := file.readline(_LONGEST):
+                start, offset = offset, offset + len(contents)
+                ended = contents.endswith(b"\n")
+                if not ended and len(contents) == _LONGEST:
+                    contents = b""
+                    ended = _pass_over(file)
+                    offset = file.tell()
+                yield Line(start, contents, ended)
 
     def truncate(self, size: int) -> None:
         """Drop what is behind."""
-        with self._writing, _explained(self.path):
+        with self._writing, explained(self.path, _KEPT):
             os.ftruncate(self._descriptor, size)
 
     def close(self) -> None:
@@ -101,7 +115,7 @@ class LineFile:
         if descriptor < 0:
             return
         try:
-            with _explained(self.path):
+            with explained(self.path, _KEPT):
                 if self._unsynced:
                     os.fsync(descriptor)
         finally:
@@ -117,6 +131,14 @@ class LineFile:
         os.fsync(self._descriptor)
         self._unsynced = False
         self._synced = time.monotonic()
+
+
+def _pass_over(file: BinaryIO) -> bool:
+    """Skip the rest of a line; return whether it ends."""
+    while part := file.readline(_CHUNK):
+        if part.endswith(b"\n"):
+            return True
+    return False
 
 
 _open_files: weakref.WeakSet[LineFile] = weakref.WeakSet()
@@ -139,7 +161,7 @@ def open_line_file(path: Path) -> LineFile:
     OutputError
         Another process has it, or it can't be written.
     """
-    with _explained(path):
+    with explained(path, _KEPT):
         while True:
             descriptor, new = _opened(path)
             try:
@@ -154,18 +176,35 @@ def open_line_file(path: Path) -> LineFile:
             os.close(descriptor)
 
 
+def read_line_file(path: Path) -> LineFile:
+    """Open a file that is there to read it alone, whoever writes to it.
+
+    Raises
+    ------
+    OutputError
+        It can't be read.
+    """
+    with explained(path, "expected a file that can be read"):
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+        try:
+            _check_regular(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return LineFile(path, descriptor, locked=False)
+
+
 def _opened(path: Path) -> tuple[int, bool]:
     """A descriptor, and whether the file is new."""
     while True:
         with contextlib.suppress(FileNotFoundError):
-            return os.open(path, _FLAGS), False
+            return os.open(path, _WRITING), False
         with contextlib.suppress(FileExistsError):
-            return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666), True
+            return os.open(path, _WRITING | os.O_CREAT | os.O_EXCL, 0o666), True
 
 
 def _locked(path: Path, descriptor: int) -> bool:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise OutputError(f"{path}: is not a regular file")
+    _check_regular(path, descriptor)
     try:
         return lock(descriptor)
     except BlockingIOError:
@@ -174,22 +213,14 @@ def _locked(path: Path, descriptor: int) -> bool:
         ) from None
 
 
+def _check_regular(path: Path, descriptor: int) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OutputError(f"{path}: is not a regular file, expected one; choose another name")
+
+
 def _is_still_there(path: Path, descriptor: int) -> bool:
     """Whether nobody has replaced the file between its opening and its locking."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say in one line what the system said, and of which file."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, ValueError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else " ".join(str(error).split())
-        raise OutputError(f"{path}: {reason}; what was written there before is kept") from None

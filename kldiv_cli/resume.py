@@ -12,7 +12,7 @@ from kldiv_cli.batch import Progress, run_batch
 from kldiv_cli.batch_pair import BatchPair
 from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.execution import Executor
-from kldiv_cli.journal import Journal
+from kldiv_cli.journal import Journal, JournalReader
 from kldiv_cli.pair_result import PairResult
 from kldiv_cli.spec import Loss
 from kldiv_cli.spread import LIMIT
@@ -77,12 +77,12 @@ class _Thinning:
         return replace(result, totals=thinned)
 
 
-def is_finished(pair: BatchPair, journal: Journal, stamps: Stamps) -> bool:
+def is_finished(pair: BatchPair, journal: JournalReader, stamps: Stamps) -> bool:
     """Whether the journal has the pair as it is now."""
     return _stored(pair, journal, stamps) is not None
 
 
-def _stored(pair: BatchPair, journal: Journal, stamps: Stamps) -> PairResult | None:
+def _stored(pair: BatchPair, journal: JournalReader, stamps: Stamps) -> PairResult | None:
     """What the journal has of a pair; nothing if its files are gone, or can't be told from changed ones."""
     if stamps.are_known(pair) and all(map(_is_there, pair.outputs.addresses)):
         return journal.finished(pair.name, stamps.of(pair))

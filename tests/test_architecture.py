@@ -41,6 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("addresses",),
     ("globs",),
     ("batch_totals", "journal"),
+    ("journal_lines",),
     ("pair_result",),
     ("batch_summary",),
     ("record",),

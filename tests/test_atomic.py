@@ -47,7 +47,7 @@ def test_an_input_is_never_replaced_by_whatever_name(path: Path, tmp_path: Path)
 
 
 def test_a_directory_and_a_missing_one_are_no_places(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a directory, expected a file name"):
+    with pytest.raises(OutputError, match="is a directory, expected a file name; name a file in it"):
         check_place("b", tmp_path, [], force=True)
     with pytest.raises(OutputError, match=r"no directory .*missing; create it first"):
         check_place("b", tmp_path / "missing" / "b", [], force=True)
@@ -59,12 +59,14 @@ def test_a_directory_and_a_missing_one_are_no_places(tmp_path: Path) -> None:
 @posix
 def test_a_pipe_is_no_place(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(OutputError, match="is not a regular file"):
+    with pytest.raises(OutputError, match="is not a regular file, expected one; choose another name"):
         check_place("b", path, [], force=True)
 
 
 def test_a_name_that_is_too_long_for_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"^\S+: File name too long; nothing was written there$"):
+    with pytest.raises(
+        OutputError, match=r"^\S+: File name too long, nothing was written there; choose a shorter name$"
+    ):
         check_place("b", tmp_path / ("x" * 5000), [], force=True)
 
 
@@ -150,18 +152,30 @@ def test_a_directory_that_cannot_be_opened_or_synced_holds_the_file_all_the_same
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "remedy"),
     [
-        (OSError(errno.ENOSPC, "whatever"), os.strerror(errno.ENOSPC)),
-        (PermissionError(errno.EACCES, "whatever", "/tmp/.x.tmp"), os.strerror(errno.EACCES)),
-        (ValueError("two\n  lines"), "two lines"),
-        (RuntimeError("of HDF5"), "of HDF5"),
+        (OSError(errno.ENOSPC, "whatever"), os.strerror(errno.ENOSPC), "make room, or choose another place"),
+        (
+            PermissionError(errno.EACCES, "whatever", "/tmp/.x.tmp"),
+            os.strerror(errno.EACCES),
+            "mend its permissions, or choose another place",
+        ),
+        (OSError(errno.EIO, "whatever"), os.strerror(errno.EIO), "choose another place"),
+        (ValueError("two\n  lines"), "two lines", "choose another place"),
+        (RuntimeError("of HDF5"), "of HDF5", "choose another place"),
     ],
 )
-def test_what_the_system_says_is_told_in_one_line_with_the_file(error: Exception, reason: str) -> None:
-    told = f"kldiv.json: {reason}; nothing was written there"
+def test_what_the_system_says_is_told_in_one_line_with_the_file_and_what_helps(
+    error: Exception, reason: str, remedy: str
+) -> None:
+    told = f"kldiv.json: {reason}, nothing was written there; {remedy}"
     with pytest.raises(OutputError, match=f"^{re.escape(told)}$"), explained(Path("kldiv.json")):
         raise error
+
+
+def test_what_holds_all_the_same_is_said_by_whoever_knows_it() -> None:
+    with pytest.raises(OutputError, match=r"full, half is there; "), explained(Path("f"), "half is there"):
+        raise OSError("full")
 
 
 def test_what_we_say_ourselves_stays_as_it_is() -> None:

@@ -435,7 +435,9 @@ def test_a_baseline_that_does_not_fit_on_the_disk_leaves_the_old_one(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run.code == 2
-    assert run.err.endswith("b.json: File too large; nothing was written there\n")
+    assert run.err.endswith(
+        "b.json: File too large, nothing was written there; make room, or choose another place\n"
+    )
     assert files() == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import io
 import json
 import os
@@ -216,6 +217,24 @@ def test_a_dry_run_begins_no_journal_and_no_file(batch: Batch, dump: Path) -> No
     assert sorted(dump.rglob("*")) == before
 
 
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_a_dry_run_changes_nothing_of_a_journal_whose_writer_died(batch: Batch, dump: Path, cut: int) -> None:
+    assert batch(*DUMP, "--journal", "j").code == 0
+    left = (dump / "j").read_bytes()[: -cut or None]
+    (dump / "j").write_bytes(left)
+    run = batch(*DUMP, "--dry-run", "--journal", "j", "--format", "jsonl")
+    assert (run.code, run.err) == (0, "")
+    finished = [record["status"] for record in run.records].count("finished")
+    assert finished == (4 if cut > 1 else 5)
+    assert (dump / "j").read_bytes() == left
+
+
+def test_a_dry_run_refuses_a_journal_that_the_run_would_refuse(batch: Batch, dump: Path) -> None:
+    for journal in ("missing/j", "q/a.npy", "q"):
+        told = [refused(batch(*DUMP, "--journal", journal, *options)) for options in ((), ("--dry-run",))]
+        assert told[0] == told[1]
+
+
 def test_a_table_may_come_through_a_pipe(dump: Path) -> None:
     write_lists(dump)
     with open("pairs.csv") as table:
@@ -359,7 +378,7 @@ def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> Non
         (["--output-dtype", "float32"], "--output-dtype: needs an output; "),
         (["--force"], "--force: needs an output; "),
         (["--reduction", "none"], "--reduction none: shows the map of one pair"),
-        (["--results", "r.txt"], "--results r.txt: expected a name that ends in "),
+        (["--results", "r.txt"], "--results r.txt: its ending is that of no format, expected .jsonl, "),
         (["--results", "missing/r.csv"], "--results missing/r.csv: no directory "),
         (["--journal", "missing/j"], "--journal missing/j: no directory "),
         (["--journal", "q/a.npy"], "--journal q/a.npy: is the input q/a.npy"),
@@ -444,13 +463,42 @@ def test_fail_fast_stops_at_the_first_that_fails_and_keeps_what_was_done(batch: 
     run = batch(*DUMP, *options, "--results", "r.jsonl")
     assert run.code == 2
     assert [record["pair"] for record in run.records] == ["000", "001", "002", "003"]
-    assert run.err.endswith("note: 61 of 65 pairs not computed: stopped at the first that failed\n")
+    stopped = "note: 61 of 65 pairs not reached: stopped at the first that failed, as --fail-fast says\n"
+    assert run.err.endswith(stopped)
+    assert run.summary["not_reached"] == 61
     assert (run.summary["pairs"], run.summary["computed"], len(run.summary["failed"])) == (65, 3, 1)
     assert Run(0, (dump / "r.jsonl").read_text(), "").records == run.records
     write_pair(dump, "003")
     rest = batch(*DUMP, *options)
     assert rest.code == 0
     assert (rest.summary["from_journal"], rest.summary["computed"]) == (3, 62)
+
+
+@pytest.mark.parametrize("format", ["plain", "table", "md"])
+def test_what_fail_fast_did_not_reach_stands_in_the_heading_too(
+    batch: Batch, dump: Path, format: str
+) -> None:
+    spoil(dump)
+    run = batch(*DUMP, "--fail-fast", "--workers", "1", "--format", format)
+    assert run.code == 2
+    assert "5 pairs: 2 computed, 1 could not be computed, 2 not reached; " in run.out
+
+
+@pytest.mark.parametrize("format", ["plain", "table", "md", "csv"])
+def test_an_error_is_told_once_on_each_stream(batch: Batch, dump: Path, format: str) -> None:
+    spoil(dump)
+    run = batch(*DUMP, "--format", format)
+    assert (run.code, run.err.count("equal shapes"), run.out.count("equal shapes")) == (2, 1, 1)
+
+
+def test_a_pair_is_not_named_twice_where_its_file_is_called_as_it_is(batch: Batch, dump: Path) -> None:
+    rows = ["q/gone.npy,p/a.npy,", "p/a.npy,q/gone.npy,q/gone.npy", "q/gone.npy,p/a.npy,other"]
+    (dump / "pairs.csv").write_text("\n".join(["predictions,targets,name", *rows, ""]))
+    run = batch("pairs.csv", *LOGITS)
+    gone = "q/gone.npy: no such file"
+    assert sorted(run.err.splitlines()) == [f"error: other: {gone}", f"error: {gone}", f"error: {gone}"]
+    (dump / "b.npy").write_text("no array")
+    assert batch(".", "p", *LOGITS, "--allow-unmatched").err.splitlines()[-1].startswith("error: ./b.npy: ")
 
 
 @pytest.mark.parametrize("name", ["[red]x", "a b", "ü-数", "-x", "a,b", 'a"b'])
@@ -499,7 +547,7 @@ def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_too
     assert done.returncode == 2
     assert done.stderr.startswith("kldiv: error: ")
     assert done.stderr.count("\n") == 1
-    assert "j: File too large; what was written there before is kept" in done.stderr
+    assert "j: File too large, what was written there before is kept; make room, or " in done.stderr
     told = len(done.stdout.splitlines())
     assert told
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -507,6 +555,77 @@ def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_too
     run = Run(0, done.stdout, done.stderr)
     assert len(run.records) == 45
     assert run.summary["from_journal"] == told
+
+
+# What may not be read or written
+
+
+def as_anybody() -> None:
+    """Before a program is run: take from root what it may do beyond others."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+
+
+def shut(path: Path, mode: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if mode & 0o111:
+        path.mkdir()
+    else:
+        path.write_bytes(b"")
+    path.chmod(mode)
+
+
+def run_as_anybody(*arguments: str) -> Run:
+    process = start(*arguments, preexec_fn=as_anybody)
+    out, err = process.communicate(timeout=SECONDS)
+    return Run(process.returncode, out.decode(), err.decode())
+
+
+@posix
+def test_an_input_or_a_directory_that_is_shut_costs_its_own_pair(dump: Path) -> None:
+    (dump / "q" / "b.npy").chmod(0)
+    for part in ("q", "p"):
+        (dump / part / "sub").mkdir()
+        shutil.copy(dump / part / "a.npy", dump / part / "sub" / "x.npy")
+    shut(dump / "maps" / "sub", 0o555)
+    run = run_as_anybody(*DUMP, "--output", "maps/{pair}.npy", "--format", "jsonl")
+    assert run.code == 2
+    first, second = sorted(run.err.splitlines())
+    assert first == "error: b: q/b.npy: Permission denied"
+    assert "maps/sub/x.npy: Permission denied, nothing was written there; mend its perm" in second
+    assert [record["status"] for record in run.records] == ["ok", "error", "ok", "ok", "ok", "error"]
+    assert sorted(path.name for path in (dump / "maps").glob("*.npy")) == [f"{k}.npy" for k in "acde"]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("arguments", "path", "mode"),
+    [
+        (["--journal", "shut/j"], "shut", 0o555),
+        (["--journal", "j"], "j", 0o444),
+        (["--journal", "j", "--dry-run"], "j", 0o222),
+        (["--results", "shut/r.csv"], "shut", 0o555),
+        (["--results", "shut/r.jsonl", "--force"], "shut", 0o555),
+    ],
+    ids=["journal in it", "journal", "dry run", "results", "force"],
+)
+def test_a_file_that_may_not_be_written_or_read_is_told_in_one_line_before_the_work(
+    dump: Path, arguments: list[str], path: str, mode: int
+) -> None:
+    shut(dump / path, mode)
+    message = refused(run_as_anybody(*DUMP, *arguments))
+    assert f"{arguments[1]}: Permission denied, " in message
+    assert message.endswith("; mend its permissions, or choose another place")
+
+
+@posix
+def test_a_dry_run_needs_a_journal_that_it_may_read_and_no_more(dump: Path) -> None:
+    shut(dump / "j", 0o444)
+    run = run_as_anybody(*DUMP, "--journal", "j", "--dry-run", "--format", "jsonl")
+    assert (run.code, run.err, len(run.records)) == (0, "", 5)
 
 
 # While it runs
@@ -579,11 +698,13 @@ def test_a_second_run_on_one_journal_is_refused(dump: Path) -> None:
     assert finished(*DUMP, "--journal", "j")
     before = (dump / "j").read_bytes()
     with open_journal("j"):
-        for options in ((), ("--dry-run",)):
-            second = start(*DUMP, "--journal", "j", "--results", "r.csv", *options)
-            out, err = second.communicate(timeout=SECONDS)
-            assert (second.returncode, out) == (2, b"")
-            assert b"j: another process is writing to it; wait until that has ended" in err
+        second = start(*DUMP, "--journal", "j", "--results", "r.csv")
+        out, err = second.communicate(timeout=SECONDS)
+        assert (second.returncode, out) == (2, b"")
+        assert b"j: another process is writing to it; wait until that has ended" in err
+        dry = start(*DUMP, "--journal", "j", "--dry-run", "--format", "csv")
+        out, err = dry.communicate(timeout=SECONDS)
+        assert (dry.returncode, out.count(b",finished,"), err) == (0, 5, b"")
     assert (dump / "j").read_bytes() == before
     assert sorted(path.name for path in dump.iterdir()) == ["j", "p", "q"]
 

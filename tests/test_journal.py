@@ -21,7 +21,14 @@ import pytest
 
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.errors import FormatError, OutputError
-from kldiv_cli.journal import JOURNAL_SCHEMA, InputStamp, Journal, open_journal, stamp_of
+from kldiv_cli.journal import (
+    JOURNAL_SCHEMA,
+    InputStamp,
+    Journal,
+    open_journal,
+    read_journal,
+    stamp_of,
+)
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.spec import resolve_spec
 
@@ -228,6 +235,70 @@ def test_a_line_that_is_damaged_while_the_journal_is_open_is_not_believed(path: 
         assert journal.damaged == 1
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_line_longer_than_any_that_is_written_is_damaged_or_the_torn_end(
+    path: Path, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, a, b = written(path, small("a"), small("b")).splitlines(keepends=True)
+    monkeypatch.setattr("kldiv_cli.line_file._LONGEST", 10_000)
+    endless = b"\0" * 5_000_000
+    path.write_bytes(header + a + (endless + b"\n" + b if ended else endless))
+    with open_journal(str(path)) as journal:
+        assert journal.damaged == ended
+        assert [journal.finished(n, STAMP) is not None for n in "ab"] == [True, ended]
+    assert path.stat().st_size == len(header + a) + (len(endless) + 1 + len(b) if ended else 0)
+
+
+# Only looked at
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_a_journal_that_is_looked_at_is_left_as_it_is(path: Path, cut: int) -> None:
+    whole = written(path, small("a"), small("b"))
+    path.write_bytes(whole[:-cut])
+    before = path.stat()
+    reader = read_journal(str(path))
+    assert reader is not None
+    with reader:
+        assert [reader.finished(n, STAMP) is not None for n in "ab"] == [True, cut == 1]
+        assert reader.notes == ()
+    assert path.read_bytes() == whole[:-cut]
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("size", [0, 1, len(HEADER) - 1, len(HEADER)])
+def test_an_empty_journal_is_looked_at_and_stays_empty(path: Path, size: int) -> None:
+    path.write_bytes(HEADER[:size])
+    reader = read_journal(str(path))
+    assert reader is not None
+    with reader:
+        assert reader.finished("a", STAMP) is None
+    assert path.read_bytes() == HEADER[:size]
+
+
+def test_what_is_no_journal_is_refused_where_it_is_only_looked_at(path: Path) -> None:
+    assert read_journal(str(path)) is None
+    assert not path.exists()
+    path.write_text("text\n")
+    with pytest.raises(FormatError, match="no journal"):
+        read_journal(str(path))
+    with pytest.raises(OutputError, match=r"is the input .*; choose another name"):
+        read_journal(str(path), [str(path)])
+    with pytest.raises(OutputError, match="no directory"):
+        read_journal(str(path.parent / "missing" / "a"))
+
+
+def test_a_journal_that_is_being_written_to_can_be_looked_at(path: Path) -> None:
+    with open_journal(str(path)) as journal:
+        journal.add(small("a"), STAMP)
+        reader = read_journal(str(path))
+        assert reader is not None
+        with reader:
+            journal.add(small("b"), STAMP)
+            assert [reader.finished(n, STAMP) is not None for n in "ab"] == [True, False]
+    assert finished(path, ["a", "b"]) == ["a", "b"]
+
+
 # What is no journal
 
 
@@ -408,7 +479,10 @@ def test_a_line_that_does_not_fit_is_an_error_and_what_was_there_stays(path: Pat
                 journal.add(small(f"pair{len(names)}"), STAMP)
                 names.append(f"pair{len(names)}")
 
-        with pytest.raises(OutputError, match=r"batch.jsonl: File too large; what was written there before"):
+        with pytest.raises(
+            OutputError,
+            match=r"batch.jsonl: File too large, what was written there before is kept; make room",
+        ):
             fill()
         assert path.stat().st_size == 1 << 16
     assert finished(path, [*names, f"pair{len(names)}"]) == names

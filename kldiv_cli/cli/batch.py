@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.cli import options
 from kldiv_cli.cli.computation import arguments_of, takes_computation
@@ -15,13 +15,19 @@ from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
 
     from kldiv_cli.batch_pair import BatchPair, Outputs
     from kldiv_cli.batch_plan import Stamps
+    from kldiv_cli.cli.outlets import Outlets
     from kldiv_cli.execution import Executor
-    from kldiv_cli.journal import Journal
+    from kldiv_cli.journal import Journal, JournalReader
     from kldiv_cli.pair_sets import PairSet
+    from kldiv_cli.reductions import Reduction
     from kldiv_cli.report.console import Format
+    from kldiv_cli.spec import Spec
+
+    _Executor: TypeAlias = contextlib.AbstractContextManager[tuple[Executor, int | None]]
 
 __all__ = ["batch"]
 
@@ -80,14 +86,8 @@ def batch(
 
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """
-    import numpy as np
-
-    from kldiv_cli import __version__
-    from kldiv_cli.batch import workers_within
-    from kldiv_cli.batch_plan import Stamps, common_spec, plan
     from kldiv_cli.cli.outlets import Outlets
     from kldiv_cli.pair_sets import find_pair_set
-    from kldiv_cli.resume import resume_batch
 
     shown = choose_format(format, json=json, precision=precision)
     found = find_pair_set(
@@ -100,58 +100,57 @@ def batch(
         allow_unmatched=allow_unmatched,
     )
     outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
-    planned = plan(found.pairs, top1=top1, outputs=outputs)
-    spec = common_spec(planned)
-    chosen = chosen_reduction(reduction, size_average, reduce, spec)
-    if chosen == "none":
-        raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
-    stamps = Stamps(planned, f"{__version__}, numpy {np.__version__}")
-    pairs = [stamps.sized(pair) for pair in planned]
-    if scheduler is None:
-        workers = workers_within(pairs, workers, memory)
+    plan = _planned(found, outputs, top1=top1)
+    chosen = _chosen_reduction(reduction, size_average, reduce, plan.spec)
+    executor = _executor(plan, workers, memory, scheduler)
     # Of a suite or a table nothing must be written over the list itself.
-    inputs = [*filter(None, (first, second)), *(address for pair in pairs for address in pair.inputs)]
+    inputs = [*filter(None, (first, second)), *(address for pair in plan.pairs for address in pair.inputs)]
     _check_apart(journal, results)
     _tell_unmatched(found)
+    if dry_run:
+        return _show(plan, journal, inputs, shown)
     with contextlib.ExitStack() as stack:
-        names = [pair.name for pair in pairs]
-        outlets = Outlets(spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched)
-        if not dry_run:
-            outlets.open_results(results, inputs, stack, force=force)
-        kept = _open_journal(journal, inputs, stack, dry_run=dry_run)
-        if dry_run:
-            return _show(pairs, kept, stamps, shown)
-        with contextlib.ExitStack() as running:
-            watched = outlets.open_view(pairs, running, wanted=progress)
-            executor, share = running.enter_context(_executor(workers, memory, scheduler))
-            run = resume_batch(pairs, executor, journal=kept, stamps=stamps, memory=share, progress=watched)
-            running.callback(run.close)
-            for result, from_journal in run:
-                outlets.add(result, from_journal=from_journal)
-                if fail_fast and result.error is not None:
-                    break
+        names = [pair.name for pair in plan.pairs]
+        outlets = Outlets(
+            plan.spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched
+        )
+        outlets.open_results(results, inputs, stack, force=force)
+        kept = _open_journal(journal, inputs, stack)
+        _compute(plan, kept, outlets, executor, progress=progress, fail_fast=fail_fast)
         return outlets.finish(strict=strict)
 
 
-@contextlib.contextmanager
-def _executor(
-    workers: int | None, memory: int | None, scheduler: str | None
-) -> Iterator[tuple[Executor, int | None]]:
-    """Processes of this machine or a cluster, and the memory of all of it."""
-    if scheduler is None:
-        from kldiv_cli.execution import available_workers
-        from kldiv_cli.processes import Processes
+# What is to be done
 
-        if not sys.executable:
-            raise UsageError("workers: there is no Python that could be started; run kldiv with one")
-        with Processes(workers or available_workers()) as processes:
-            yield processes, memory
-        return
-    from kldiv_cli.placement import resources_of
 
-    with resources_of(workers, memory, scheduler) as resources:
-        assert resources.executor is not None
-        yield resources.executor, resources.memory
+class _Plan(NamedTuple):
+    """Pairs that are checked, and what is known of them before they are read."""
+
+    pairs: Sequence[BatchPair]
+    stamps: Stamps
+    spec: Spec
+    """What all have in common."""
+
+
+def _planned(found: PairSet, outputs: Outputs, *, top1: bool) -> _Plan:
+    import numpy as np
+
+    from kldiv_cli import __version__
+    from kldiv_cli.batch_plan import Stamps, common_spec, plan
+
+    pairs = plan(found.pairs, top1=top1, outputs=outputs)
+    stamps = Stamps(pairs, f"{__version__}, numpy {np.__version__}")
+    return _Plan([stamps.sized(pair) for pair in pairs], stamps, common_spec(pairs))
+
+
+def _chosen_reduction(
+    name: Reduction | None, size_average: bool | None, reduce: bool | None, spec: Spec
+) -> Reduction | None:
+    """The reduction that is shown, of which a batch has no maps."""
+    chosen = chosen_reduction(name, size_average, reduce, spec)
+    if chosen == "none":
+        raise UsageError("reduction none: shows the map of one pair; write those of many with --output")
+    return chosen
 
 
 def _outputs(
@@ -188,27 +187,100 @@ def _tell_unmatched(found: PairSet) -> None:
         tell("note", f"{len(found.unmatched) - _NAMED} more without a partner, left out")
 
 
-def _open_journal(
-    address: str | None, inputs: Sequence[str], stack: contextlib.ExitStack, *, dry_run: bool
-) -> Journal | None:
-    """The journal, locked until the end; a dry run begins none."""
-    if address is None or (dry_run and not os.path.lexists(address)):
+def _show(plan: _Plan, journal: str | None, inputs: Sequence[str], format: Format) -> int:
+    """What would be done; nothing is written, not even to the journal."""
+    from kldiv_cli.report.console import write
+    from kldiv_cli.report.pairs import render_pairs
+
+    write(render_pairs(plan.pairs, format, _finished(plan, journal, inputs)))
+    return 0
+
+
+def _finished(plan: _Plan, address: str | None, inputs: Sequence[str]) -> set[str]:
+    """The names of the pairs that the journal has, where there is one."""
+    from kldiv_cli.journal import read_journal
+    from kldiv_cli.resume import is_finished
+
+    journal = None if address is None else read_journal(address, inputs)
+    if journal is None:
+        return set()
+    with journal:
+        finished = {pair.name for pair in plan.pairs if is_finished(pair, journal, plan.stamps)}
+        _tell_notes(journal)
+    return finished
+
+
+# How it is done
+
+
+def _open_journal(address: str | None, inputs: Sequence[str], stack: contextlib.ExitStack) -> Journal | None:
+    """The journal, locked until the end."""
+    if address is None:
         return None
     from kldiv_cli.journal import open_journal
-    from kldiv_cli.report.console import tell
 
     journal = stack.enter_context(open_journal(address, inputs))
-    for note in journal.notes:
-        tell("note", note)
+    _tell_notes(journal)
     return journal
 
 
-def _show(pairs: Sequence[BatchPair], journal: Journal | None, stamps: Stamps, format: Format) -> int:
-    """What would be done."""
-    from kldiv_cli.report.console import write
-    from kldiv_cli.report.pairs import render_pairs
-    from kldiv_cli.resume import is_finished
+def _tell_notes(journal: JournalReader) -> None:
+    from kldiv_cli.report.console import tell
 
-    finished = {pair.name for pair in pairs if journal is not None and is_finished(pair, journal, stamps)}
-    write(render_pairs(pairs, format, finished))
-    return 0
+    for note in journal.notes:
+        tell("note", note)
+
+
+def _compute(
+    plan: _Plan,
+    journal: Journal | None,
+    outlets: Outlets,
+    executor: _Executor,
+    *,
+    progress: bool | None,
+    fail_fast: bool,
+) -> None:
+    """Pass on what the journal has, and all others as they finish."""
+    from kldiv_cli.resume import resume_batch
+
+    with contextlib.ExitStack() as running:
+        watched = outlets.open_view(plan.pairs, running, wanted=progress)
+        workers, share = running.enter_context(executor)
+        run = resume_batch(
+            plan.pairs, workers, journal=journal, stamps=plan.stamps, memory=share, progress=watched
+        )
+        running.callback(run.close)
+        for result, from_journal in run:
+            outlets.add(result, from_journal=from_journal)
+            if fail_fast and result.error is not None:
+                break
+
+
+def _executor(plan: _Plan, workers: int | None, memory: int | None, scheduler: str | None) -> _Executor:
+    """What computes, which begins when it is entered, and the memory of all of it."""
+    if scheduler is not None:
+        return _cluster(workers, memory, scheduler)
+    from kldiv_cli.batch import workers_within
+
+    if not sys.executable:
+        raise UsageError("workers: there is no Python that could be started; run kldiv with one")
+    return _processes(workers_within(plan.pairs, workers, memory), memory)
+
+
+@contextlib.contextmanager
+def _processes(workers: int, memory: int | None) -> Iterator[tuple[Executor, int | None]]:
+    from kldiv_cli.processes import Processes
+
+    with Processes(workers) as processes:
+        yield processes, memory
+
+
+@contextlib.contextmanager
+def _cluster(
+    workers: int | None, memory: int | None, scheduler: str
+) -> Iterator[tuple[Executor, int | None]]:
+    from kldiv_cli.placement import resources_of
+
+    with resources_of(workers, memory, scheduler) as resources:
+        assert resources.executor is not None
+        yield resources.executor, resources.memory

@@ -623,7 +623,7 @@ ResultsFile = Annotated[
     typer.Option(
         "--results",
         metavar="FILE",
-        help="Also write all results to a .jsonl, .csv or .parquet file, when the run is whole.",
+        help="Also write all results to a .jsonl, .csv or .parquet file, which appears when the run ends.",
         show_default=False,
     ),
 ]
@@ -636,7 +636,10 @@ JournalFile = Annotated[
         show_default=False,
     ),
 ]
-FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first pair that fails.")]
+FailFast = Annotated[
+    bool,
+    typer.Option("--fail-fast", help="Stop at the first pair that fails; what was done until then is told."),
+]
 OutputOfPairs = Annotated[
     str | None,
     typer.Option(

@@ -94,6 +94,7 @@ class Outlets:
 
     def finish(self, *, strict: bool) -> int:
         """Show what all pairs come to, and return the exit code."""
+        from kldiv_cli.findings import counted
         from kldiv_cli.report.console import tell
 
         summary = self._summary()
@@ -102,9 +103,9 @@ class Outlets:
         self._write(self._lines.end(summary))
         for kind, text in self._told.lines():
             tell(kind, text)
-        left = self._pairs - self._totals.counts.pairs
-        if left:
-            tell("note", f"{left} of {self._pairs} pairs not computed: stopped at the first that failed")
+        if summary.not_reached:
+            said = f"{summary.not_reached} of {counted(summary.pairs, 'pair')} not reached"
+            tell("note", f"{said}: stopped at the first that failed, as --fail-fast says")
         if self._failed:
             return 2
         return int(strict and self._warned)

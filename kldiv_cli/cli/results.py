@@ -60,7 +60,10 @@ def open_results(address: str, spec: Spec, inputs: Iterable[str] = (), *, force:
 
     ending = Path(address).suffix.lower()
     if ending not in (*_TEXT, _PARQUET):
-        raise UsageError(f"results {address}: expected a name that ends in {', '.join(_TEXT)} or {_PARQUET}")
+        raise UsageError(
+            f"results {address}: its ending is that of no format, expected {', '.join(_TEXT)} or {_PARQUET}; "
+            "choose a name like results.csv"
+        )
     if ending == _PARQUET:
         from kldiv_cli.parquet_sinks import require_parquet
 

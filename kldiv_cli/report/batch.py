@@ -6,6 +6,7 @@ JSON lines, CSV and plain text grow by every pair; JSON, Markdown and tables are
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,10 @@ from kldiv_cli.pair_result import PairResult
 from kldiv_cli.record import SCALARS, SCHEMA, without_nonfinite
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.report import text
-from kldiv_cli.report.batch_grids import PairColumns, PairTable, batch_heading, summary_grids
+from kldiv_cli.report.batch_grids import PairColumns, PairTable, batch_heading, failed_grids, summary_grids
 from kldiv_cli.report.batch_rows import Row, chosen_scalars, columns_of, micro_record, pair_rows, summary_rows
 from kldiv_cli.report.console import Format, resolve_format
+from kldiv_cli.report.layout import Grid
 from kldiv_cli.report.told import Told
 from kldiv_cli.spec import Spec
 from kldiv_cli.streams import printable
@@ -76,12 +78,19 @@ def batch_lines(
 def tell_pair(told: Told, result: PairResult) -> None:
     """What is to be said of a pair beside the results."""
     if result.error is not None:
-        told.error(f"{result.name}: {result.error}")
+        told.error(_named(result.name, result.error))
     found: set[str] = set()
     for finding in (finding for record in result.records for finding in record["findings"]):
         if finding["id"] not in found:
             found.add(finding["id"])
-            told.finding(finding["severity"], finding["id"], f"{result.name}: {finding['message']}")
+            told.finding(finding["severity"], finding["id"], _named(result.name, finding["message"]))
+
+
+def _named(name: str, message: str) -> str:
+    """What is said of a pair with its name before it, unless a file that is called so stands there."""
+    where = message.partition(": ")[0]
+    stem = os.path.splitext(os.path.normpath(where))[0]
+    return message if name in (where, stem) else f"{name}: {message}"
 
 
 # Records
@@ -112,6 +121,7 @@ def summary_record(summary: BatchSummary, reduction: Reduction | None = None) ->
         "computed": summary.computed,
         "from_journal": summary.from_journal,
         "failed": [{"pair": name, "error": error} for name, error in summary.failed],
+        "not_reached": summary.not_reached,
         "unmatched": list(summary.unmatched),
         "bytes": summary.bytes,
         "seconds": summary.seconds,
@@ -173,7 +183,10 @@ class _Json(BatchLines):
 
 
 class _Csv(BatchLines):
-    """A row a pair and loss; at the end three a loss, whose status is micro, macro, macro.standard_error."""
+    """A row a pair and loss; at the end three a loss, whose status is micro, macro, macro.standard_error.
+
+    Of the sum alone there is no mean over pairs, and nothing but the first of them.
+    """
 
     def __init__(self, spec: Spec, reduction: Reduction | None, precision: int | None) -> None:
         self._columns = columns_of(spec, reduction)
@@ -200,7 +213,10 @@ _ERROR: Final = "error"
 
 
 class _Plain(BatchLines):
-    """A line a pair and loss, in columns of a fixed width; what is longer moves the rest of its line."""
+    """A line a pair and loss, in columns of a fixed width; what is longer moves the rest of its line.
+
+    An error stands in the line of its pair, and is not listed again at the end.
+    """
 
     def __init__(self, spec: Spec, reduction: Reduction | None, precision: int | None, *, full: bool) -> None:
         self._columns = PairColumns(spec, reduction)
@@ -252,6 +268,10 @@ class _AtEnd(BatchLines):
         self._table.add(result)
         return ""
 
+    def _grids(self, summary: BatchSummary) -> Iterator[Grid]:
+        yield from failed_grids(summary, full=self._full)
+        yield from summary_grids(summary, self._reduction, self._precision, full=self._full)
+
     def _heading(self, summary: BatchSummary) -> str:
         left_out = "; the worst are listed, --full lists all" if self._table.grid() is None else ""
         return batch_heading(summary) + left_out
@@ -260,8 +280,8 @@ class _AtEnd(BatchLines):
 class _Markdown(_AtEnd):
     def end(self, summary: BatchSummary) -> str:
         pairs = self._table.grid()
-        grids = summary_grids(summary, self._reduction, self._precision, full=self._full)
-        return text.md_report(self._heading(summary), (), [*([] if pairs is None else [pairs]), *grids])
+        grids = [*([] if pairs is None else [pairs]), *self._grids(summary)]
+        return text.md_report(self._heading(summary), (), grids)
 
 
 class _Table(_AtEnd):
@@ -283,7 +303,6 @@ class _Table(_AtEnd):
     def end(self, summary: BatchSummary) -> str:
         from kldiv_cli.report.table import render_fitting
 
-        grids = summary_grids(summary, self._reduction, self._precision, full=self._full)
         layouts = self._table.layouts()
-        ways = [*([layouts] if layouts else []), *([grid] for grid in grids)]
+        ways = [*([layouts] if layouts else []), *([grid] for grid in self._grids(summary))]
         return render_fitting(self._heading(summary), ways)

@@ -24,7 +24,15 @@ from kldiv_cli.spec import QUANTILES, Spec
 from kldiv_cli.statistics import percentile_name
 from kldiv_cli.streams import printable
 
-__all__ = ["PairColumns", "PairTable", "batch_heading", "byte_size", "leading", "summary_grids"]
+__all__ = [
+    "PairColumns",
+    "PairTable",
+    "batch_heading",
+    "byte_size",
+    "failed_grids",
+    "leading",
+    "summary_grids",
+]
 
 _SHOWN: Final = 50
 """As many pairs, failed ones or rows of a kind are shown without --full."""
@@ -130,6 +138,7 @@ def batch_heading(summary: BatchSummary) -> str:
             (summary.computed, "computed"),
             (summary.from_journal, "from the journal"),
             (len(summary.failed), "could not be computed"),
+            (summary.not_reached, "not reached"),
         )
         if count
     ]
@@ -157,12 +166,16 @@ def byte_size(count: float) -> str:
     return f"{count:.3g} {unit}" if count < 999.5 else f"{count:.0f} {unit}"
 
 
+def failed_grids(summary: BatchSummary, *, full: bool) -> Iterator[Grid]:
+    """What is wrong with the pairs that could not be computed."""
+    if summary.failed:
+        yield _listed(("failed", "error"), summary.failed, "bad", full=full)
+
+
 def summary_grids(
     summary: BatchSummary, reduction: Reduction | None, precision: int | None, *, full: bool
 ) -> Iterator[Grid]:
-    """The failed pairs, what belongs to none, the worst; then each loss over all pairs and as their mean."""
-    if summary.failed:
-        yield _listed(("failed", "error"), summary.failed, "bad", full=full)
+    """What belongs to no pair, the worst; then each loss over all pairs and as their mean."""
     if summary.unmatched:
         yield _listed(("unmatched",), [(name,) for name in summary.unmatched], "", full=full)
     losses = summary.losses
@@ -176,7 +189,7 @@ def summary_grids(
         micro = scalar_grid(alike, None if reduction == "none" else reduction, precision)
         yield micro._replace(columns=("micro", *micro.columns[1:]))
     for loss in losses:
-        yield _macro_grid(loss, reduction, precision)
+        yield from _macro_grids(loss, reduction, precision)
     if reduction is None:
         yield statistics_grid(losses, precision)
     for loss in losses:
@@ -204,11 +217,13 @@ def _worst_grid(loss: LossSummary, precision: int | None) -> Grid:
     return Grid(("worst", "pair", f"{loss.loss} {loss.worst_by}"), tuple(rows), words=(1,))
 
 
-def _macro_grid(loss: LossSummary, reduction: Reduction | None, precision: int | None) -> Grid:
+def _macro_grids(loss: LossSummary, reduction: Reduction | None, precision: int | None) -> Iterator[Grid]:
+    """The means over pairs; none of a sum."""
     chosen = chosen_scalars(reduction)
-    rows = (
+    rows = tuple(
         (name, *(number(value, precision) for value in estimate))
         for name, estimate in loss.macro.items()
         if name in chosen
     )
-    return Grid(("macro", loss.loss, "standard_error"), tuple(rows))
+    if rows:
+        yield Grid(("macro", loss.loss, "standard_error"), rows)

@@ -107,12 +107,15 @@ def pair_rows(result: PairResult, columns: Sequence[Column]) -> Iterator[Row]:
 
 def summary_rows(summary: BatchSummary, columns: Sequence[Column]) -> Iterator[Row]:
     """Of each loss what it comes to over all pairs, then the means over pairs and their standard errors."""
+    shown = {column.name for column in columns}
     for loss in summary.losses:
         yield {**_flat(micro_record(loss), columns), "status": "micro"}
-        values: Row = {name: estimate.value for name, estimate in loss.macro.items()}
-        errors: Row = {name: estimate.standard_error for name, estimate in loss.macro.items()}
-        yield {"status": "macro", "loss": loss.loss, **values}
-        yield {"status": "macro.standard_error", "loss": loss.loss, **errors}
+        means = {name: estimate for name, estimate in loss.macro.items() if name in shown}
+        if means:
+            values: Row = {name: estimate.value for name, estimate in means.items()}
+            errors: Row = {name: estimate.standard_error for name, estimate in means.items()}
+            yield {"status": "macro", "loss": loss.loss, **values}
+            yield {"status": "macro.standard_error", "loss": loss.loss, **errors}
 
 
 def micro_record(loss: LossSummary) -> dict[str, Any]:

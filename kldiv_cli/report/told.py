@@ -43,7 +43,7 @@ class Told:
             self._lines.append(_Line(severity, text, id))
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The kind of each line and what it says, in the order of the pairs."""
+        """The kind of each line and what it says, in the order in which they were taken."""
         once: set[str] = set()
         for kind, text, id in self._lines:
             if id is None or self._found[id] <= _ALIKE:

@@ -76,9 +76,6 @@ ugly                              error  ugly/q.npy: no such file
 
 KL(targets ‖ predictions), in nats; 3 pairs: 2 computed, 1 could not be computed; 192 bytes
 
-failed  error
-ugly    ugly/q.npy: no such file
-
 worst  pair   kl distmean
     1  a            0.457
     2  dir/b        0.109
@@ -183,6 +180,7 @@ def test_the_summary_has_micro_macro_worst_and_counts() -> None:
         "computed": 2,
         "from_journal": 0,
         "failed": [{"pair": "ugly", "error": "ugly/q.npy: no such file"}],
+        "not_reached": 0,
         "unmatched": [],
         "bytes": 192,
         "seconds": 1.5,
@@ -215,6 +213,13 @@ def test_one_reduction_leaves_the_others_out_everywhere(results: Sequence[PairRe
     assert list(summary["summary"]["losses"][0]["macro"]) == ["distmean"]
     (header, *_) = written(results, "csv", reduction="distmean").splitlines()
     assert ",batch,distmean,predictions.dtype," in header
+
+
+@pytest.mark.parametrize("format", ["plain", "md", "table", "csv"])
+def test_of_the_sum_alone_there_is_no_table_of_means(format: Format) -> None:
+    assert "macro" in written(RESULTS, format)
+    assert "macro" not in written(RESULTS, format, reduction="sum")
+    assert "micro" in written(RESULTS, format, reduction="sum")
 
 
 # CSV
