@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kldiv_cli.estimates import Estimate, Share
 from kldiv_cli.reductions import Scalars
@@ -11,7 +12,14 @@ from kldiv_cli.spec import Loss
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["BatchSummary", "LossSummary"]
+__all__ = ["BatchSummary", "LossSummary", "WorstPair"]
+
+
+class WorstPair(NamedTuple):
+    """One of the pairs with the largest loss."""
+
+    name: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +31,14 @@ class LossSummary:
     """Micro, as `statistics`, `top1` and `by_target`."""
     statistics: Statistics
     top1: Share | None = None
+    """None where it was not asked for of every pair, as `by_target`."""
     by_target: TargetSplit | None = None
     macro: Mapping[str, Estimate]
-    """By reduction: the mean over pairs and its standard error."""
+    """By reduction (mean, batchmean, distmean), its mean over pairs, of which an empty one has none."""
     worst_by: str
     """The reduction that the worst are chosen by."""
-    worst: tuple[tuple[str, float], ...] = ()
-    """Pairs and their values, the worst first."""
+    worst: tuple[WorstPair, ...] = ()
+    """The worst first, without empty ones: nan before inf, then by value, of equal ones by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,35 +10,25 @@ import heapq
 import math
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 
-from kldiv_cli.estimates import Estimate, Share, mean_of, share_of
+from kldiv_cli.batch_summary import LossSummary, WorstPair
+from kldiv_cli.estimates import Estimate, mean_of, share_of
 from kldiv_cli.pair_result import PairResult
 from kldiv_cli.record import number_in
-from kldiv_cli.reductions import Scalars
 from kldiv_cli.spec import QUANTILES, Loss
 from kldiv_cli.spread import LIMIT, FewValues, GrowingSpread
-from kldiv_cli.statistics import Statistics, no_spread, sketch_of
-from kldiv_cli.target_split import TargetSplit
+from kldiv_cli.statistics import no_spread, sketch_of
 from kldiv_cli.totals import Totals
 
-__all__ = ["RANKED_BY", "BatchCounts", "BatchTotals", "LossTotals", "WorstPair"]
+__all__ = ["BatchCounts", "BatchTotals"]
 
 _MEANS: Final = ("mean", "batchmean", "distmean")
 _LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
-RANKED_BY: Final[dict[Loss, str]] = {"kl": "distmean", "bce": "mean"}
+_WORST_BY: Final[dict[Loss, str]] = {"kl": "distmean", "bce": "mean"}
 """Which number of a pair says how bad it is."""
-
-
-class WorstPair(NamedTuple):
-    """One of the pairs with the largest loss."""
-
-    name: str
-    value: float
-    """What `RANKED_BY` says."""
 
 
 class BatchCounts(NamedTuple):
@@ -52,25 +42,6 @@ class BatchCounts(NamedTuple):
 
     def merge(self, other: BatchCounts) -> BatchCounts:
         return BatchCounts(*(one + another for one, another in zip(self, other, strict=True)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossTotals:
-    """One loss over all pairs that it was computed of."""
-
-    loss: Loss
-    pairs: int
-    totals: Totals
-    """Of all arrays as if they were one, laid behind one another, as the four that follow."""
-    scalars: Scalars
-    statistics: Statistics
-    top1: Share | None
-    """None where it was not asked for of every pair, as `by_target`."""
-    by_target: TargetSplit | None
-    macro: Mapping[str, Estimate]
-    """By reduction (mean, batchmean, distmean), its mean over pairs, of which an empty one has none."""
-    worst: tuple[WorstPair, ...]
-    """The worst first, without empty ones: nan before inf, then by value, of equal ones by name."""
 
 
 class BatchTotals:
@@ -105,22 +76,21 @@ class BatchTotals:
         return self._counts
 
     @property
-    def losses(self) -> tuple[LossTotals, ...]:
+    def losses(self) -> tuple[LossSummary, ...]:
         """What each loss comes to by now, for those that any pair has."""
         return tuple(self._sums[loss].result(loss, self._quantiles) for loss in _LOSSES if loss in self._sums)
 
     def _sum(self, loss: Loss) -> _LossSum:
         if loss not in self._sums:
-            self._sums[loss] = _LossSum(RANKED_BY[loss], self._worst, self._kept)
+            self._sums[loss] = _LossSum(_WORST_BY[loss], self._worst, self._kept)
         return self._sums[loss]
 
 
 class _LossSum:
     """What of one loss has to be kept of every pair; the spread apart, for it is added to in place."""
 
-    def __init__(self, ranked_by: str, worst: int, kept: int) -> None:
-        self._ranked_by, self._size = ranked_by, worst
-        self._pairs = 0
+    def __init__(self, worst_by: str, worst: int, kept: int) -> None:
+        self._worst_by, self._size = worst_by, worst
         self._totals: Totals | None = None
         self._spread = GrowingSpread(kept)
         self._values = {name: array("d") for name in _MEANS}
@@ -133,18 +103,16 @@ class _LossSum:
 
     def add_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Of a pair in which nothing counts there is no mean; it would make one of all unknown."""
-        self._pairs += 1
         if not record["elements"]:
             return
         for reduction, values in self._values.items():
             value = number_in(record, reduction)
             if value is not None:
                 values.append(value)
-                if reduction == self._ranked_by:
+                if reduction == self._worst_by:
                     self._rank([WorstPair(name, value)])
 
     def merge(self, other: _LossSum) -> None:
-        self._pairs += other._pairs
         if other._totals is not None:
             self.add_totals(other._complete)
         for reduction, values in other._values.items():
@@ -152,18 +120,17 @@ class _LossSum:
         if other._worst:
             self._rank(other._worst)
 
-    def result(self, loss: Loss, quantiles: tuple[float, ...]) -> LossTotals:
+    def result(self, loss: Loss, quantiles: tuple[float, ...]) -> LossSummary:
         totals = self._complete
         tops = totals.same_tops
-        return LossTotals(
+        return LossSummary(
             loss=loss,
-            pairs=self._pairs,
-            totals=totals,
             scalars=totals.scalars(loss),
             statistics=totals.statistics(loss, quantiles),
             top1=None if tops is None else share_of(tops, totals.distributions),
             by_target=totals.by_target,
             macro={name: _mean(values) for name, values in self._values.items() if values},
+            worst_by=self._worst_by,
             worst=tuple(self._worst),
         )
 

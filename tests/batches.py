@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kldiv_cli.api import evaluate_to, open_inputs
-from kldiv_cli.batch_summary import BatchSummary, LossSummary
+from kldiv_cli.batch_summary import BatchSummary, LossSummary, WorstPair
 from kldiv_cli.estimates import Estimate, mean_of, share_of
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.record import value_at
@@ -82,7 +82,7 @@ def _loss_summary(results: Sequence[PairResult], position: int, spec: Spec, wors
         by_target=totals.by_target,
         macro={name: _mean([value_at(record, name) for _, record in records]) for name in names},
         worst_by=by,
-        worst=tuple(ranked[:worst]),
+        worst=tuple(WorstPair(*pair) for pair in ranked[:worst]),
     )
 
 

@@ -17,7 +17,8 @@ from dumps import pair_in, write_dump, write_pair
 from kldiv_cli import resume
 from kldiv_cli.batch_pair import BatchPair, Outputs
 from kldiv_cli.batch_plan import Stamps
-from kldiv_cli.batch_totals import BatchTotals, LossTotals
+from kldiv_cli.batch_summary import LossSummary
+from kldiv_cli.batch_totals import BatchTotals
 from kldiv_cli.execution import Threads
 from kldiv_cli.journal import open_journal
 from kldiv_cli.report.batch import batch_lines
@@ -235,7 +236,7 @@ def test_values_of_no_use_to_the_totals_are_left_out_of_the_journal(
     pairs = write_dump(tmp_path, 4, rows=5)
     monkeypatch.setattr(resume, "LIMIT", 12)
 
-    def totals(journal: Path | None) -> LossTotals:
+    def totals(journal: Path | None) -> LossSummary:
         found, stamps = BatchTotals(kept=12), Stamps(pairs, "1")
         with contextlib.ExitStack() as stack:
             opened = None if journal is None else stack.enter_context(open_journal(str(journal)))

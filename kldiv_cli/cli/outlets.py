@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kldiv_cli.batch_pair import BatchPair
-    from kldiv_cli.batch_summary import BatchSummary, LossSummary
-    from kldiv_cli.batch_totals import LossTotals
+    from kldiv_cli.batch_summary import BatchSummary
     from kldiv_cli.cli.results import Results
     from kldiv_cli.pair_files import Unmatched
     from kldiv_cli.pair_result import PairResult
@@ -130,25 +129,9 @@ class Outlets:
             unmatched=self._unmatched,
             bytes=counts.bytes,
             seconds=time.monotonic() - self._begun,
-            losses=tuple(map(_loss_summary, self._totals.losses)),
+            losses=self._totals.losses,
         )
 
 
 def _has_warning(result: PairResult) -> bool:
     return any(f["severity"] == "warning" for record in result.records for f in record["findings"])
-
-
-def _loss_summary(of_loss: LossTotals) -> LossSummary:
-    from kldiv_cli.batch_summary import LossSummary
-    from kldiv_cli.batch_totals import RANKED_BY
-
-    return LossSummary(
-        loss=of_loss.loss,
-        scalars=of_loss.scalars,
-        statistics=of_loss.statistics,
-        top1=of_loss.top1,
-        by_target=of_loss.by_target,
-        macro=of_loss.macro,
-        worst_by=RANKED_BY[of_loss.loss],
-        worst=tuple((pair.name, pair.value) for pair in of_loss.worst),
-    )
