@@ -38,9 +38,10 @@ from kldiv_cli.addresses import Viewpoint, Written, address_from
 from kldiv_cli.errors import UsageError
 from kldiv_cli.pair_files import PairFiles, Unmatched, find_pairs
 from kldiv_cli.pair_names import check_name, full_name
-from kldiv_cli.streams import printable
-from kldiv_cli.suite_tables import Kind, Table, mistaken, read_table, shown
-from kldiv_cli.urls import shown as shown_url
+from kldiv_cli.spelling import mistaken
+from kldiv_cli.streams import excerpt, printable
+from kldiv_cli.suite_tables import Kind, Table, read_table
+from kldiv_cli.urls import shown
 
 __all__ = ["OPTIONS", "Pair", "Suite", "SuiteLimit", "read_suite"]
 
@@ -187,7 +188,7 @@ def _pair_layers(
         return name, (defaults, own)
     if group not in groups:
         known = mistaken(group, groups) if groups else "; add a table [groups.NAME] of that name"
-        raise table.error(f"'{shown(group)}' is no group{known}", "group")
+        raise table.error(f"'{excerpt(group)}' is no group{known}", "group")
     return name, (defaults, groups[group], own)
 
 
@@ -257,6 +258,6 @@ def _pairs_of(
 def _same_name(one: tuple[Table, Pair], other: tuple[Table, Pair]) -> UsageError:
     (first, pair), (second, again) = one, other
     return second.error(
-        f"{printable(shown_url(again.predictions))} makes a second pair named '{pair.name}', expected one, "
-        f"after {printable(shown_url(pair.predictions))} of {first.title}; rename a table or a file"
+        f"{printable(shown(again.predictions))} makes a second pair named '{pair.name}', expected one, "
+        f"after {printable(shown(pair.predictions))} of {first.title}; rename a table or a file"
     )

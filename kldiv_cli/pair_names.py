@@ -11,8 +11,8 @@ from typing import Final
 from kldiv_cli.addresses import split_address
 from kldiv_cli.errors import UsageError
 from kldiv_cli.pair_files import PATH, STEM, PairFiles
-from kldiv_cli.streams import printable
-from kldiv_cli.suite_tables import Table, shown
+from kldiv_cli.streams import excerpt, printable
+from kldiv_cli.suite_tables import Table
 
 __all__ = ["check_name", "full_name", "name_of_address", "name_problem", "tell_apart"]
 
@@ -42,7 +42,7 @@ def check_name(name: str, error: Callable[[str], UsageError], remedy: str) -> No
     """Refuse names that a report can't show or that a CI runner would take for a command."""
     problem = name_problem(name)
     if problem:
-        raise error(f"the name '{shown(name)}' {problem}; {remedy}")
+        raise error(f"the name '{excerpt(name)}' {problem}; {remedy}")
 
 
 def name_problem(name: str) -> str:

@@ -10,8 +10,7 @@ from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched, named
 from kldiv_cli.pair_names import check_name
-from kldiv_cli.streams import printable
-from kldiv_cli.suite_tables import shown
+from kldiv_cli.streams import excerpt, printable
 
 __all__ = ["PairSet", "check_matched", "check_names", "companions_of"]
 
@@ -73,7 +72,7 @@ def check_names(pairs: Iterable[Pair]) -> None:
         check_name(pair.name, lambda text: UsageError(f"{source}: {text}"), "rename it")  # noqa: B023
         if pair.name in first:
             raise UsageError(
-                f"{source}: makes a second pair named '{shown(pair.name)}', expected one, after "
+                f"{source}: makes a second pair named '{excerpt(pair.name)}', expected one, after "
                 f"{printable(first[pair.name])}; rename one, or list the pairs in a table with names"
             )
         first[pair.name] = pair.predictions

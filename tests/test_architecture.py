@@ -76,6 +76,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("blocks", "buffers", "likeness", "atomic", "locks", "patterns"),
     ("functional", "urls"),
     ("kernels",),
+    ("spelling",),
     ("streams",),
     ("errors",),
 )

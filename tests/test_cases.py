@@ -170,11 +170,11 @@ def test_files_are_told_from_options() -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("log_softmx", "log_softmx: there is no such option; did you mean log_softmax?"),
+        ("log_softmx", "log_softmx: there is no such option; did you mean 'log_softmax'?"),
         ("top1", "top1: there is no such option"),
         ("output", "output: there is no such option"),
         ("histogram", "histogram: there is no such option"),
-        ("losses", "losses: there is no such option; did you mean loss?"),
+        ("losses", "losses: there is no such option; did you mean 'loss'?"),
         ("limit", "limit: there is no such option"),
     ],
 )

@@ -16,7 +16,6 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import kldiv_cli
-from kldiv_cli import suite_tables
 from kldiv_cli.errors import FormatError, InputError, InputNotFound, KldivError, UsageError
 from kldiv_cli.manifest import OPTIONS, Pair, Suite, SuiteLimit, read_suite
 
@@ -876,10 +875,6 @@ def test_no_bytes_raise_anything_but_our_own_errors(dump: Path, contents: bytes)
     Path("suite.toml").write_bytes(contents)
     with pytest.raises(KldivError, match=r"^suite\.toml: "):
         read_suite("suite.toml")
-
-
-def test_a_guess_of_the_key_that_was_meant_takes_no_longer_than_it_should() -> None:
-    assert suite_tables.mistaken("k" * 10_000_000, ["a", "b"]) == ", expected one of a, b"
 
 
 # URLs
