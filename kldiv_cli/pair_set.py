@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.addresses import COMMAND_LINE
 from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched, named
-from kldiv_cli.pair_names import check_name
+from kldiv_cli.pair_names import name_of_found
 from kldiv_cli.streams import excerpt, printable
 
-__all__ = ["PairSet", "check_matched", "check_names", "companions_of"]
+__all__ = ["PairSet", "check_matched", "companions_of", "named_apart"]
 
 _COMPANIONS: Final = ("weight", "pos_weight", "mask")
 _LACKING: Final = {
@@ -58,21 +59,22 @@ def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairS
     )
 
 
-def check_names(pairs: Iterable[Pair]) -> None:
-    """Refuse two pairs of one name, and names that a report can't show.
+def named_apart(found: PairSet) -> PairSet:
+    """The same with names that a report can show, whatever the files are called.
 
     Raises
     ------
     UsageError
-        Both predictions are named, for it is them that the names were made of.
+        Two pairs have one name; both predictions are told, for it is them that the names were made of.
     """
-    first: dict[str, str] = {}
-    for pair in pairs:
-        source = printable(pair.predictions)
-        check_name(pair.name, lambda text: UsageError(f"{source}: {text}"), "rename it")  # noqa: B023
-        if pair.name in first:
+    pairs: dict[str, Pair] = {}
+    for pair in found.pairs:
+        name = name_of_found(pair.name)
+        if name in pairs:
             raise UsageError(
-                f"{source}: makes a second pair named '{excerpt(pair.name)}', expected one, after "
-                f"{printable(first[pair.name])}; rename one, or list the pairs in a table with names"
+                f"{printable(pair.predictions)}: makes a second pair named '{excerpt(name)}', expected one, "
+                f"after {printable(pairs[name].predictions)}; rename one, or list the pairs in a table with "
+                "names"
             )
-        first[pair.name] = pair.predictions
+        pairs[name] = pair if name == pair.name else replace(pair, name=name)
+    return found._replace(pairs=tuple(pairs.values()))

@@ -27,7 +27,7 @@ from kldiv_cli.manifest import read_suite
 from kldiv_cli.pair_directories import pairs_of_directories
 from kldiv_cli.pair_globs import pairs_of_globs
 from kldiv_cli.pair_groups import pairs_of_datasets, pairs_of_groups
-from kldiv_cli.pair_set import PairSet, check_matched, check_names
+from kldiv_cli.pair_set import PairSet, check_matched, named_apart
 from kldiv_cli.pair_table import read_pair_table
 from kldiv_cli.streams import printable
 from kldiv_cli.table_rows import STDIN, TABLES
@@ -86,8 +86,7 @@ def find_pair_set(
         return _listed(first, options, allow_unmatched)
     found = _found(given, options)
     check_matched(given.where, found, allow_unmatched=allow_unmatched)
-    check_names(found.pairs)
-    return found
+    return named_apart(found)
 
 
 def _is_list(first: str) -> bool:

@@ -255,6 +255,26 @@ def test_of_no_pairs_one_line_says_so(batch: Batch, dump: Path) -> None:
     assert refused(batch("--allow-unmatched")).startswith("no pairs, expected a suite, a table, ")
 
 
+@posix
+def test_pairs_of_files_with_odd_names_are_computed_and_fail_alone(batch: Batch, dump: Path) -> None:
+    for part in ("q", "p"):
+        os.rename(f"{part}/b.npy", f"{part}/b\udcff.npy")
+        os.rename(f"{part}/d.npy", f"{part}/d\n1.npy")
+        os.rename(f"{part}/e.npy", f"{part}/::e.npy")
+    spoil(dump, "d\n1")
+    written = ("--output", "maps/{pair}.npy", "--journal", "j", "--results", "r.csv", "--force")
+    run = batch(*DUMP, *written, "--format", "jsonl")
+    assert run.code == 2
+    computed = {record["pair"]: record["status"] for record in run.records}
+    assert computed.pop(r"d\n1") == "error"
+    assert computed == dict.fromkeys(["a", r"b\udcff", "c", r"\u003a:e"], "ok")
+    assert {f"{name}.npy" for name in computed} == set(os.listdir("maps"))
+    assert "\nb\\udcff,ok," in (dump / "r.csv").read_text()
+    assert run.err.startswith(r"error: d\n1: ")
+    again = batch(*DUMP, *written, "--format", "jsonl")
+    assert (again.code, again.summary["from_journal"]) == (2, 4)
+
+
 # What is computed
 
 

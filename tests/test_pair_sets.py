@@ -514,13 +514,29 @@ def test_errors_are_of_the_kind_a_caller_would_catch() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a file can't have such a name there")
-def test_names_that_a_report_can_not_show_and_two_of_one_name_are_refused() -> None:
-    files("out/::error::x.npy", "p.npy")
-    assert "begins with '::', which CI runners take for a command" in problem(
-        predictions="out/*.npy", targets="p.npy"
-    )
-    Path("out/::error::x.npy").unlink()
-    files("out/a.npy", "out/a.npz", "out/a.npy.npy")
+@pytest.mark.parametrize("way", [("out", "ref"), ("out/*", "ref/{path}.npy")])
+def test_a_pair_is_found_whatever_its_files_are_called_and_named_as_it_can_be_shown(
+    way: tuple[str, str],
+) -> None:
+    odd = {
+        "a\nb": r"a\nb",
+        "bad\udcff": r"bad\udcff",
+        "::error::x": r"\u003a:error::x",
+        "x##[y]": r"x##\u005by]",
+        "n" * 230: "n" * 230,
+        " ": " ",
+    }
+    files(*(f"{top}/{name}.npy" for top in ("out", "ref") for name in odd))
+    assert pairs(*way) == {name: (f"out/{file}.npy", f"ref/{file}.npy") for file, name in odd.items()}
+
+
+def test_a_group_whose_name_can_not_be_shown_is_a_pair_too() -> None:
+    dump("d.h5", "l\n1/q", "l\n1/p")
+    assert list(pairs("d.h5", group_by="/*", predictions="q", targets="p")) == [r"l\n1"]
+
+
+def test_two_pairs_of_one_name_are_refused() -> None:
+    files("out/a.npy", "out/a.npz", "out/a.npy.npy", "p.npy")
     said = problem(predictions="out/a*", targets="p.npy")
     assert "makes a second pair named 'a.npy', expected one, after" in said
 
