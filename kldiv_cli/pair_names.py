@@ -10,7 +10,8 @@ from typing import Final
 
 from kldiv_cli.addresses import split_address
 from kldiv_cli.errors import UsageError
-from kldiv_cli.pair_files import PATH, STEM, PairFiles
+from kldiv_cli.pair_files import PairFiles
+from kldiv_cli.placeholders import PATH, STEM, placeholders_in
 from kldiv_cli.streams import excerpt, harmless, printable
 from kldiv_cli.suite_tables import Table
 
@@ -22,7 +23,7 @@ _SELECTION: Final = re.compile(r"::/*(?=\[|$)")
 
 def full_name(name: str, files: PairFiles, table: Table) -> str:
     """The name of a pair of the table `name`: for the match of a glob with its stem in it, or behind it."""
-    placeholders = [placeholder for placeholder in (STEM, PATH) if placeholder in name]
+    placeholders = placeholders_in(name)
     if files.stem is None or files.path is None:
         for placeholder in placeholders:
             raise table.error(

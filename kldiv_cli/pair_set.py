@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from kldiv_cli.addresses import COMMAND_LINE
+from kldiv_cli.addresses import COMMAND_LINE, Written
+from kldiv_cli.arguments import FILES
 from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched, named
@@ -15,7 +16,6 @@ from kldiv_cli.streams import excerpt, printable
 
 __all__ = ["PairSet", "check_matched", "companions_of", "named_apart"]
 
-_COMPANIONS: Final = ("weight", "pos_weight", "mask")
 _LACKING: Final = {
     "predictions": "no targets for",
     "targets": "no predictions for",
@@ -31,9 +31,13 @@ class PairSet(NamedTuple):
     """What has no partner: predictions, then targets, then groups."""
 
 
-def companions_of(options: Mapping[str, Any]) -> dict[str, str]:
+def companions_of(options: Mapping[str, Any]) -> dict[str, Written]:
     """The addresses of arrays that go with each pair, by their options."""
-    return {role: str(options[role]) for role in _COMPANIONS if options.get(role) is not None}
+    return {
+        role: Written(str(options[role]), f"--{role.replace('_', '-')}")
+        for role in FILES
+        if options.get(role) is not None
+    }
 
 
 def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairSet:

@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("baseline", "pair_names", "arguments"),
     ("table_rows",),
     ("pair_files", "suite_tables"),
+    ("placeholders",),
     ("addresses",),
     ("globs",),
     ("batch_totals", "journal"),
