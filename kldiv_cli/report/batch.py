@@ -112,7 +112,7 @@ def summary_record(summary: BatchSummary, reduction: Reduction | None = None) ->
         "computed": summary.computed,
         "from_journal": summary.from_journal,
         "failed": [{"pair": name, "error": error} for name, error in summary.failed],
-        "unmatched": list(summary.unmatched),
+        "unmatched": [address for address, _ in summary.unmatched],
         "bytes": summary.bytes,
         "seconds": summary.seconds,
         "losses": [_loss_record(loss, reduction) for loss in summary.losses],
