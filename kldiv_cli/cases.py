@@ -92,8 +92,8 @@ def _spec(options: Mapping[str, Any], limits: Sequence[Limit]) -> Spec:
     named = (percentile_of(plain_name(name)) for limit in limits for name in limit.statistics | limit.stored)
     quantiles = [*options.get("quantiles", ()), *(q for q in named if q is not None)]
     loss = options.get("loss", "kl")
-    top1 = "kl" in ((loss,) if isinstance(loss, str) else loss)
-    spec = spec_of({**options, "quantiles": quantiles}, top1=top1, histogram=True)
+    top1 = options.get("top1") or "kl" in ((loss,) if isinstance(loss, str) else loss)
+    spec = spec_of({**options, "quantiles": quantiles, "top1": top1}, histogram=True)
     return replace(spec, worst=max(spec.worst, _WORST))
 
 

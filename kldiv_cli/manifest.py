@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.addresses import Viewpoint, Written, address_from
@@ -58,6 +58,7 @@ OPTIONS: Final[Mapping[str, Kind]] = {
     "zero_policy": "string",
     "broadcast": "boolean",
     "by_target": "boolean",
+    "top1": "boolean",
     "mask": "address",
     "ignore_value": "number",
     "trim_axis": "boolean",
@@ -110,6 +111,8 @@ class Pair:
     allow: frozenset[str] = frozenset()
     """Ids of findings that may be there."""
     group: str | None = None
+    where: str = field(default="", compare=False)
+    """How an error about its options begins: where they are written, if they are its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +255,7 @@ def _pairs_of(
             ),
             allow=frozenset(id for layer in layers for id in layer.values.get("allow", ())),
             group=layers[-1].values.get("group"),
+            where=layers[-1].table.where(),
         )
 
 

@@ -77,6 +77,7 @@ def _pair(view: Viewpoint, row: Row, options: Mapping[str, Any]) -> Pair:
         predictions=addresses["predictions"],
         targets=addresses["targets"],
         options={**options, **own} if own else options,
+        where=row.where if own else "",
     )
 
 

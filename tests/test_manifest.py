@@ -202,7 +202,7 @@ def test_every_file_of_a_pair_is_seen_from_the_suite_wherever_the_option_stands(
 
 def test_the_options_are_the_arguments_of_evaluate_that_do_not_belong_to_a_run() -> None:
     of_a_run = {"distributions", "output", "output_dtype", "force", "workers", "memory", "progress"}
-    of_a_run |= {"top1", "histogram", "scheduler"}
+    of_a_run |= {"histogram", "scheduler"}
     keywords = {
         name
         for name, parameter in inspect.signature(kldiv_cli.evaluate).parameters.items()
@@ -493,8 +493,8 @@ ERRORS: Mapping[str, tuple[str, str]] = {
         DIGITS + f"{'k' * 300} = 1",
         f'{PAIR} "{"k" * 200}…": unknown key, expected one of allow, allow_external, allow_unmatched, axis, '
         "blocks_of, broadcast, by_target, group, ignore_value, limits, log_softmax, log_target, loss, mask, "
-        "pos_weight, predictions, predictions_are, quantiles, targets, targets_are, temperature, trim_axis, "
-        "weight, worst, zero_policy",
+        "pos_weight, predictions, predictions_are, quantiles, targets, targets_are, temperature, top1, "
+        "trim_axis, weight, worst, zero_policy",
     ),
     "key with a line break": (
         DIGITS + '"ax\\nis" = 1',

@@ -96,11 +96,11 @@ def batch(
         predictions=predictions,
         targets=targets,
         group_by=group_by,
-        options=arguments_of(computation),
+        options={**arguments_of(computation), "top1": top1},
         allow_unmatched=allow_unmatched,
     )
     outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
-    planned = plan(found.pairs, top1=top1, outputs=outputs)
+    planned = plan(found.pairs, outputs=outputs)
     spec = common_spec(planned)
     chosen = chosen_reduction(reduction, size_average, reduce, spec)
     if chosen == "none":
