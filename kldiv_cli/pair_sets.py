@@ -151,7 +151,7 @@ def _by_options(given: _Given) -> tuple[str, str]:
     if given.predictions is None and given.targets is None:
         raise UsageError(
             "no pairs, expected a suite, a table, two directories or files, or --predictions and --targets; "
-            "give one of these"
+            "give one of these, as kldiv batch --help shows"
         )
     for option, value in (("--predictions", given.predictions), ("--targets", given.targets)):
         if value is None:

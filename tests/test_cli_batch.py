@@ -252,7 +252,22 @@ def test_of_no_pairs_one_line_says_so(batch: Batch, dump: Path) -> None:
     assert refused(batch("empty_q", "empty_p")).startswith("empty_q: no files, expected some ")
     Path("pairs.csv").write_text("predictions,targets\n")
     assert "pairs.csv" in refused(batch("pairs.csv"))
-    assert refused(batch("--allow-unmatched")).startswith("no pairs, expected a suite, a table, ")
+    for arguments in ((), ("--allow-unmatched",)):
+        assert refused(batch(*arguments)).startswith("no pairs, expected a suite, a table, ")
+
+
+def test_each_pair_of_two_directories_may_have_its_own_mask(batch: Batch, dump: Path) -> None:
+    (dump / "m").mkdir()
+    for k, name in enumerate("abcde"):
+        np.save(dump / "m" / f"{name}.npy", np.arange(6) > k)
+    run = batch(*DUMP, "--mask", "m/{path}.npy", "--format", "jsonl")
+    assert (run.code, run.err) == (0, "")
+    assert [record["distributions"] for record in run.records] == [5, 4, 3, 2, 1]
+    assert batch(*DUMP, "--mask", "m", "--format", "jsonl").records == run.records
+    (dump / "m" / "b.npy").unlink()
+    lacking = batch(*DUMP, "--mask", "m/{path}.npy", "--format", "jsonl")
+    assert (lacking.code, lacking.summary["computed"]) == (2, 4)
+    assert lacking.err == "error: b: m/b.npy: no such file\n"
 
 
 @pytest.mark.parametrize("flag", [[], ["--top1"]])

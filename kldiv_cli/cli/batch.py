@@ -40,7 +40,7 @@ def batch(
     allow_unmatched: options.AllowUnmatched = False,
     dry_run: options.DryRun = False,
     top1: options.Top1 = False,
-    reduction: options.ReductionName = None,
+    reduction: options.ReductionOfPairs = None,
     size_average: options.SizeAverage = None,
     reduce: options.Reduce = None,
     format: options.FormatName = "auto",
