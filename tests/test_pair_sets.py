@@ -187,7 +187,7 @@ def test_path_and_stem_of_a_mask_stand_for_the_files_of_two_directories(role: st
 UNKNOWN = "has {foo}, expected {stem} or {path} there; mend it, or list the pairs in a table with an address"
 
 
-def test_an_unknown_placeholder_is_refused_before_a_directory_is_listed() -> None:
+def test_an_unknown_placeholder_is_refused_once_and_before_a_pattern_is_looked_for() -> None:
     files("out/a.npy", "ref/a.npy")
     assert problem("out", "ref", options={"mask": "m/{foo}.npy"}).startswith(
         f"--mask: 'm/{{foo}}.npy' {UNKNOWN}"
