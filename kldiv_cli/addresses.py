@@ -6,6 +6,7 @@ import os
 from typing import Final, NamedTuple
 
 from kldiv_cli.errors import UsageError
+from kldiv_cli.sources.store_names import is_store
 from kldiv_cli.streams import printable
 from kldiv_cli.urls import has_wildcard, is_remote, is_url, shown, split_dataset
 
@@ -59,10 +60,11 @@ def address_from(view: Viewpoint, address: Written) -> str:
         It names no file.
     """
     file, behind = split_address(view.directory, address.text)
-    if is_remote(file) and has_wildcard(file):
+    several = _several(file) if is_remote(file) else None
+    if several is not None:
         raise UsageError(
-            f"{address.where}: {address.shown} has a wildcard, but URLs are not listed; name each object in "
-            "a table of its own"
+            f"{address.where}: {address.shown} {several}, but URLs are not listed; name each object in a "
+            "table of pairs, or in a suite"
         )
     if not file or behind == "::" or "\0" in address.text:
         raise UsageError(
@@ -70,6 +72,13 @@ def address_from(view: Viewpoint, address: Written) -> str:
             f"write it as seen from {view.called}"
         )
     return joined(view.directory, address.text)
+
+
+def _several(url: str) -> str | None:
+    """What makes an address one of several objects, if it is."""
+    if has_wildcard(url):
+        return "has a wildcard"
+    return "is a directory" if url.endswith("/") and not is_store(url) else None
 
 
 def joined(directory: str, path: str) -> str:

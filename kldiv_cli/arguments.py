@@ -19,7 +19,7 @@ def files_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {role: arguments[role] for role in FILES if arguments.get(role) is not None}
 
 
-def spec_of(arguments: Mapping[str, Any], *, top1: bool = False, histogram: bool = False) -> Spec:
+def spec_of(arguments: Mapping[str, Any], *, histogram: bool = False) -> Spec:
     """What they ask to be computed; `loss` may be one or several.
 
     Raises
@@ -31,4 +31,4 @@ def spec_of(arguments: Mapping[str, Any], *, top1: bool = False, histogram: bool
     others: dict[str, Any] = {k: v for k, v in arguments.items() if k not in (*FILES, "loss", _OF_READING)}
     others |= {role: role in files for role in FILES}
     losses = (loss,) if isinstance(loss, str) else tuple(loss)
-    return resolve_spec(losses=losses, top1=top1, histogram=histogram, **others)
+    return resolve_spec(losses=losses, histogram=histogram, **others)

@@ -26,7 +26,7 @@ PAIR: Final = "{pair}"
 """In the address of an output, the name of the pair."""
 
 
-def plan(pairs: Sequence[Pair], *, top1: bool = False, outputs: Outputs) -> tuple[BatchPair, ...]:
+def plan(pairs: Sequence[Pair], *, outputs: Outputs) -> tuple[BatchPair, ...]:
     """What is to be computed of each pair; in the addresses of `outputs` stands `PAIR`.
 
     Raises
@@ -40,7 +40,7 @@ def plan(pairs: Sequence[Pair], *, top1: bool = False, outputs: Outputs) -> tupl
     if any(PAIR in address for address in outputs.addresses):
         _check_names(pairs)
     specs: dict[str, Spec] = {}
-    planned = tuple(_planned(pair, top1, outputs, specs) for pair in pairs)
+    planned = tuple(_planned(pair, outputs, specs) for pair in pairs)
     _check_apart(planned)
     return planned
 
@@ -59,19 +59,19 @@ def common_spec(pairs: Sequence[BatchPair]) -> Spec:
     )
 
 
-def _planned(pair: Pair, top1: bool, outputs: Outputs, specs: dict[str, Spec]) -> BatchPair:
+def _planned(pair: Pair, outputs: Outputs, specs: dict[str, Spec]) -> BatchPair:
     asked = repr([(name, pair.options[name]) for name in sorted(pair.options) if name not in FILES])
     asked += repr(sorted(files_of(pair.options)))
     if asked not in specs:
         try:
-            specs[asked] = spec_of(pair.options, top1=top1)
+            specs[asked] = spec_of(pair.options)
             check_written(
                 specs[asked],
                 elements=outputs.output is not None,
                 distributions=outputs.distributions is not None,
             )
         except UsageError as error:
-            raise UsageError(f"pair {pair.name!r}: {error}") from None
+            raise UsageError(f"{pair.where or f'pair {pair.name!r}'}: {error}") from None
     return BatchPair(
         name=pair.name,
         predictions=pair.predictions,

@@ -52,8 +52,8 @@ class BatchSummary:
     """Taken from an earlier run."""
     failed: tuple[tuple[str, str], ...] = ()
     """Pairs that could not be computed, and why."""
-    unmatched: tuple[str, ...] = ()
-    """Files that belong to no pair."""
+    unmatched: tuple[tuple[str, str], ...] = ()
+    """What belongs to no pair: each address, and whether it is predictions, targets or a group."""
     bytes: int = 0
     seconds: float = 0.0
     losses: tuple[LossSummary, ...] = ()

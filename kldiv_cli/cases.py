@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -16,6 +15,7 @@ from kldiv_cli.limits import Limit, parse_limit, percentile_of
 from kldiv_cli.manifest import OPTIONS, Pair, Suite
 from kldiv_cli.quantities import known_names, plain_name
 from kldiv_cli.spec import Spec
+from kldiv_cli.spelling import mistaken
 
 __all__ = ["Case", "case_of", "cases_of"]
 
@@ -88,19 +88,19 @@ def case_of(
 def _spec(options: Mapping[str, Any], limits: Sequence[Limit]) -> Spec:
     """What to compute: with all that limits name and baselines store."""
     for unknown in sorted(options.keys() - OPTIONS.keys()):
-        raise UsageError(f"{unknown}: there is no such option; {_instead(unknown, OPTIONS)}")
+        raise UsageError(f"{unknown}: there is no such option{mistaken(unknown, OPTIONS)}")
     named = (percentile_of(plain_name(name)) for limit in limits for name in limit.statistics | limit.stored)
     quantiles = [*options.get("quantiles", ()), *(q for q in named if q is not None)]
     loss = options.get("loss", "kl")
-    top1 = "kl" in ((loss,) if isinstance(loss, str) else loss)
-    spec = spec_of({**options, "quantiles": quantiles}, top1=top1, histogram=True)
+    top1 = options.get("top1") or "kl" in ((loss,) if isinstance(loss, str) else loss)
+    spec = spec_of({**options, "quantiles": quantiles, "top1": top1}, histogram=True)
     return replace(spec, worst=max(spec.worst, _WORST))
 
 
 def _allowed(ids: Iterable[str]) -> frozenset[str]:
     allowed = frozenset([ids] if isinstance(ids, str) else ids)
     for unknown in sorted(allowed - IDS):
-        raise UsageError(f"allow {unknown!r}: there is no such finding; {_instead(unknown, IDS)}")
+        raise UsageError(f"allow {unknown!r}: there is no such finding{mistaken(unknown, IDS)}")
     return allowed
 
 
@@ -108,7 +108,7 @@ def _check_names(limits: Sequence[Limit], spec: Spec) -> None:
     known = known_names(spec)
     for limit in limits:
         for name in sorted(limit.statistics - set(known)):
-            raise UsageError(f"limit {limit.text!r}: no statistic {name!r}; {_instead(name, known)}")
+            raise UsageError(f"limit {limit.text!r}: no statistic {name!r}{mistaken(name, known)}")
         for name in sorted(limit.statistics - {limit.statistic}):
             if _are_one(name, limit.statistic):
                 raise UsageError(
@@ -133,12 +133,6 @@ def _check_stored(limits: Sequence[Limit], recorded: Recorded | None, where: str
                 f"{where}: has no {name!r}, which limit {limit.text!r} needs; record it with "
                 f"kldiv baseline update{hint}"
             )
-
-
-def _instead(name: str, known: Iterable[str]) -> str:
-    """What may have been meant."""
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(sorted(known))}"
 
 
 def _recorded(name: str, baseline: Baseline) -> Recorded:

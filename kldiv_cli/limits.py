@@ -23,18 +23,18 @@ not finite, anywhere on the way to it, and the statistic compared with itself.
 from __future__ import annotations
 
 import decimal
-import difflib
 import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar, assert_never, get_args
 
 from kldiv_cli.errors import UsageError
+from kldiv_cli.spelling import mistaken
 from kldiv_cli.statistics import percentile_name
-from kldiv_cli.streams import printable
+from kldiv_cli.streams import excerpt, printable
 
 __all__ = [
     "Chain",
@@ -59,8 +59,6 @@ Side = Literal["upper", "lower", "exact"]
 _BASELINE: Final = "baseline"
 _LONGEST: Final = 500
 _DEEPEST: Final = 50
-_LISTED: Final = 20
-_SHOWN: Final = 60
 _DIGITS: Final = 3
 
 
@@ -270,7 +268,7 @@ def parse_limit(text: str) -> Limit:
     """
     if len(text) > _LONGEST:
         raise UsageError(
-            f"limit '{_shown(text)}', column {_LONGEST + 1}: found {len(text)} characters, "
+            f"limit '{excerpt(text)}', column {_LONGEST + 1}: found {len(text)} characters, "
             f"expected at most {_LONGEST}; shorten it"
         )
     return _Parser(text).limit()
@@ -414,7 +412,7 @@ class _Parser:
     def _error(self, token: _Token, expected: str, advice: str = _LIKE) -> UsageError:
         if token.kind == "stray":
             advice = _ADVICE.get(token.text) or _word_advice(token.text) or advice
-        found = "the end" if token.kind == "end" else f"'{_shown(token.text)}'"
+        found = "the end" if token.kind == "end" else f"'{excerpt(token.text)}'"
         return UsageError(
             f"limit '{printable(self.text)}', column {token.column}: "
             f"found {found}, expected {expected}; {advice}"
@@ -428,14 +426,10 @@ def _is_baseline(name: str) -> bool:
 def _word_advice(word: str) -> str | None:
     """How a misspelt name or number may be meant."""
     if _NAME.fullmatch(word.lower()):
-        return f"write it in lowercase, '{_shown(word.lower())}'"
+        return f"write it in lowercase, '{excerpt(word.lower())}'"
     if word[0] in "0123456789":
         return "write a number like 0.5 or 1e-3, a product like 2 * p50"
     return None
-
-
-def _shown(text: str) -> str:
-    return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 # A limit to a verdict
@@ -572,10 +566,8 @@ def _named_value(
 def _look_up(limit: Limit, name: str, values: Mapping[str, float], kind: str) -> float:
     if name in values:
         return values[name]
-    near = [f"'{match}'" for match in difflib.get_close_matches(name, values)]
-    advice = f"did you mean {_listed(near)}?" if near else "name one of them"
-    expected = f"expected {_listed(values)}; {advice}" if values else "there are none; record some"
-    raise UsageError(f"{_where(limit)}: found no {kind} '{name}', {expected}")
+    instead = mistaken(name, values) if values else ", there are none; record some"
+    raise UsageError(f"{_where(limit)}: found no {kind} '{name}'{instead}")
 
 
 def _evaluate(expression: Expression, names: Mapping[Reference, float]) -> float:
@@ -600,11 +592,3 @@ def _evaluate(expression: Expression, names: Mapping[Reference, float]) -> float
 
 def _where(limit: Limit) -> str:
     return f"limit '{printable(limit.text)}'"
-
-
-def _listed(names: Iterable[str]) -> str:
-    """``a, b or c``, and how many more where they are many."""
-    shown = [printable(name) for name in names]
-    if len(shown) > _LISTED:
-        shown[_LISTED:] = [f"one of {len(shown) - _LISTED} more"]
-    return " or ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

@@ -31,16 +31,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.addresses import Viewpoint, Written, address_from
 from kldiv_cli.errors import UsageError
 from kldiv_cli.pair_files import PairFiles, Unmatched, find_pairs
 from kldiv_cli.pair_names import check_name, full_name
-from kldiv_cli.streams import printable
-from kldiv_cli.suite_tables import Kind, Table, mistaken, read_table, shown
-from kldiv_cli.urls import shown as shown_url
+from kldiv_cli.spelling import mistaken
+from kldiv_cli.streams import excerpt, printable
+from kldiv_cli.suite_tables import Kind, Table, read_table
+from kldiv_cli.urls import shown
 
 __all__ = ["OPTIONS", "Pair", "Suite", "SuiteLimit", "read_suite"]
 
@@ -57,6 +58,7 @@ OPTIONS: Final[Mapping[str, Kind]] = {
     "zero_policy": "string",
     "broadcast": "boolean",
     "by_target": "boolean",
+    "top1": "boolean",
     "mask": "address",
     "ignore_value": "number",
     "trim_axis": "boolean",
@@ -109,6 +111,8 @@ class Pair:
     allow: frozenset[str] = frozenset()
     """Ids of findings that may be there."""
     group: str | None = None
+    where: str = field(default="", compare=False)
+    """How an error about its options begins: where they are written, if they are its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +191,7 @@ def _pair_layers(
         return name, (defaults, own)
     if group not in groups:
         known = mistaken(group, groups) if groups else "; add a table [groups.NAME] of that name"
-        raise table.error(f"'{shown(group)}' is no group{known}", "group")
+        raise table.error(f"'{excerpt(group)}' is no group{known}", "group")
     return name, (defaults, groups[group], own)
 
 
@@ -251,12 +255,13 @@ def _pairs_of(
             ),
             allow=frozenset(id for layer in layers for id in layer.values.get("allow", ())),
             group=layers[-1].values.get("group"),
+            where=layers[-1].table.where(),
         )
 
 
 def _same_name(one: tuple[Table, Pair], other: tuple[Table, Pair]) -> UsageError:
     (first, pair), (second, again) = one, other
     return second.error(
-        f"{printable(shown_url(again.predictions))} makes a second pair named '{pair.name}', expected one, "
-        f"after {printable(shown_url(pair.predictions))} of {first.title}; rename a table or a file"
+        f"{printable(shown(again.predictions))} makes a second pair named '{pair.name}', expected one, "
+        f"after {printable(shown(pair.predictions))} of {first.title}; rename a table or a file"
     )

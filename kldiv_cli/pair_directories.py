@@ -7,12 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from kldiv_cli.addresses import COMMAND_LINE, Written, address_from
 from kldiv_cli.errors import InputError, InputNotFound
 from kldiv_cli.globs import files_below, is_directory
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched, listable, named, without_suffix
 from kldiv_cli.pair_names import tell_apart
 from kldiv_cli.pair_set import PairSet, companions_of
+from kldiv_cli.placeholders import PATH, STEM, check_known, filled
 from kldiv_cli.streams import printable
 
 __all__ = ["pairs_of_directories"]
@@ -33,10 +35,13 @@ class _Dump(NamedTuple):
 def pairs_of_directories(predictions: str, targets: str, options: Mapping[str, Any]) -> PairSet:
     """The pairs of files of the same path, and those that have no partner.
 
-    Weights and masks that are directories are matched in the same way; others are the same for all.
+    Weights and masks that are directories are matched in the same way; in the addresses of others
+    ``{path}`` and ``{stem}`` stand for those of the predictions.
 
     Raises
     ------
+    UsageError
+        The address of a weight or a mask is none, or has another placeholder.
     InputError
         A directory can't be listed or has no file of arrays, or two files may be the partner of one.
     InputNotFound
@@ -46,9 +51,7 @@ def pairs_of_directories(predictions: str, targets: str, options: Mapping[str, A
     partners = _matched(outputs, references)
     pairs = [path for path in outputs.paths if path in partners]
     others = {
-        role: _companions(role, directory, outputs, pairs)
-        for role, directory in companions_of(options).items()
-        if is_directory(directory)
+        role: _companions(role, written, outputs, pairs) for role, written in companions_of(options).items()
     }
     names = dict(
         zip(outputs.paths, tell_apart((without_suffix(path), path) for path in outputs.paths), strict=True)
@@ -105,8 +108,17 @@ def _ambiguous(some: list[str], others: list[str]) -> InputError:
     )
 
 
-def _companions(role: str, directory: str, outputs: _Dump, pairs: list[str]) -> dict[str, str]:
+def _companions(role: str, written: Written, outputs: _Dump, pairs: list[str]) -> dict[str, str]:
     """The weight or mask of each pair."""
+    if is_directory(written.text):
+        return _files_of_pairs(role, written.text, outputs, pairs)
+    check_known(written, (STEM, PATH))
+    template = address_from(COMMAND_LINE, written)
+    return {path: filled(template, without_suffix(path)) for path in pairs}
+
+
+def _files_of_pairs(role: str, directory: str, outputs: _Dump, pairs: list[str]) -> dict[str, str]:
+    """The file below a directory for each pair."""
     dump = _dump(directory)
     partners = _matched(outputs, dump)
     missing = [outputs.address(path) for path in pairs if path not in partners]

@@ -23,12 +23,11 @@ from kldiv_cli.globs import (
     parse_glob,
     parts_filter,
 )
+from kldiv_cli.placeholders import PATH, STEM, check_known, filled, placeholders_in, stem_of
 from kldiv_cli.streams import printable
 from kldiv_cli.urls import is_url
 
 __all__ = [
-    "PATH",
-    "STEM",
     "Matches",
     "PairFiles",
     "Unmatched",
@@ -39,13 +38,7 @@ __all__ = [
     "without_suffix",
 ]
 
-STEM: Final = "{stem}"
-"""In an address, the name of the prediction's file without its last suffix."""
-PATH: Final = "{path}"
-"""In an address, the path of the prediction's file below what is literal in the glob, likewise."""
-
 _SEPARATORS: Final = re.compile(f"[{re.escape(os.sep + (os.altsep or ''))}]")
-_PLACEHOLDER: Final = re.compile("|".join(map(re.escape, (STEM, PATH))))
 _LISTED: Final = 5
 
 
@@ -151,7 +144,9 @@ def _check_placeholders(directory: str, written: Mapping[str, Written], glob: Gl
     predictions = written["predictions"]
     literal = is_there(joined(directory, split_address(directory, predictions.text)[0]))
     for role, address in written.items():
-        for placeholder in _placeholders(address.text):
+        if role != "predictions" and glob is not None:
+            check_known(address, (STEM, PATH), directory)
+        for placeholder in placeholders_in(address.text):
             if role == "predictions" and not literal:
                 raise UsageError(
                     f"{predictions.where}: {predictions.shown} has {placeholder}, "
@@ -164,25 +159,15 @@ def _check_placeholders(directory: str, written: Mapping[str, Written], glob: Gl
                 )
 
 
-def _placeholders(template: str) -> list[str]:
-    return [placeholder for placeholder in (STEM, PATH) if placeholder in template]
-
-
 def _pair(directory: str, written: Mapping[str, Written], glob: Glob, path: str, behind: str) -> PairFiles:
     below, suffix = os.path.splitext(path[len(glob.base) :].lstrip(os.sep + (os.altsep or "")))
     below = below.replace(os.sep, "/")
     partners = {role: _partner(directory, address.text, below) for role, address in written.items()}
-    return PairFiles(_stem(below), partners | {"predictions": path + behind}, below, suffix)
-
-
-def _stem(path: str) -> str:
-    return path.rpartition("/")[2]
+    return PairFiles(stem_of(below), partners | {"predictions": path + behind}, below, suffix)
 
 
 def _partner(directory: str, template: str, path: str) -> str:
-    """What a template stands for; in one go, for a file may be called ``{stem}``."""
-    values = {STEM: _stem(path), PATH: path}
-    return joined(directory, _PLACEHOLDER.sub(lambda found: values[found[0]], template))
+    return joined(directory, filled(template, path))
 
 
 @contextlib.contextmanager
@@ -205,7 +190,7 @@ def _split_by_targets(
 ) -> tuple[list[PairFiles], list[tuple[PairFiles, str]]]:
     """The pairs whose target file is there, and the others with the file that is not."""
     template, _ = split_address(directory, written["targets"].text)
-    if not _placeholders(template):
+    if not placeholders_in(template):
         return found, []
     files = [(pair, _partner(directory, template, str(pair.path))) for pair in found]
     there = [is_there(file) for _, file in files]
@@ -228,7 +213,7 @@ def _spare_targets(
     no partner of another pair: ``ref/{stem}_mask.npy`` fits ``ref/{stem}.npy`` too.
     """
     template, _ = split_address(directory, written["targets"].text)
-    if not _placeholders(template) or is_url(template):
+    if not placeholders_in(template) or is_url(template):
         return []
     by_path = PATH in template
     with listable(written["targets"].where):
@@ -270,7 +255,7 @@ def _by_stem(directory: str, template: str) -> dict[str, str]:
 
 def _by_path(directory: str, template: str) -> dict[str, str]:
     """The files there are of a path with ``{path}`` in it, at any depth."""
-    literal = min((template.partition(placeholder)[0] for placeholder in _placeholders(template)), key=len)
+    literal = min((template.partition(placeholder)[0] for placeholder in placeholders_in(template)), key=len)
     top = os.path.dirname(literal)
     match = re.compile(_expression(template[len(literal) :]), re.DOTALL).fullmatch
     prefix = os.path.basename(literal)

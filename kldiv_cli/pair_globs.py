@@ -26,24 +26,20 @@ def pairs_of_globs(predictions: Written, targets: Written, options: Mapping[str,
     InputError
         A directory can't be read.
     """
-    others = {role: Written(text, _option(role)) for role, text in companions_of(options).items()}
-    matches = match_pairs(COMMAND_LINE, {"predictions": predictions, "targets": targets, **others})
+    written = {"predictions": predictions, "targets": targets, **companions_of(options)}
+    matches = match_pairs(COMMAND_LINE, written)
     every = [*matches.pairs, *matches.without_targets]
     names = tell_apart(_names(predictions.text, files) for files in every)
     pairs = (_pair(name, files, options) for name, files in zip(names, matches.pairs, strict=False))
     return PairSet(tuple(pairs), matches.unmatched)
 
 
-def _option(role: str) -> str:
-    return f"--{role.replace('_', '-')}"
-
-
 def _names(written: str, files: PairFiles) -> tuple[str, ...]:
     """What a pair may be called, the shortest name first."""
-    if files.stem is None or files.path is None:
+    if files.path is None:
         name = name_of_address("", written)
-        return name, name, name
-    return files.stem, files.path, files.path + files.suffix
+        return name, name
+    return files.path, files.path + files.suffix
 
 
 def _pair(name: str, files: PairFiles, options: Mapping[str, Any]) -> Pair:

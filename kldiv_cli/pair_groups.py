@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from kldiv_cli.addresses import Written
 from kldiv_cli.errors import DatasetError
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched
 from kldiv_cli.pair_set import PairSet, companions_of
+from kldiv_cli.placeholders import GROUP, check_known
 from kldiv_cli.sources.address import dataset_address
 from kldiv_cli.streams import printable
 from kldiv_cli.urls import is_url
 
-__all__ = ["GROUP", "pairs_of_datasets", "pairs_of_groups"]
-
-GROUP: Final = "{group}"
-"""In the address of a weight or a mask, the path that matched, without the first slash."""
+__all__ = ["pairs_of_datasets", "pairs_of_groups"]
 
 
 class _Contents(NamedTuple):
@@ -40,14 +39,22 @@ class _Contents(NamedTuple):
 class _Companions(NamedTuple):
     """Weights and masks: addresses for each group or for all, and names in the groups."""
 
-    addresses: Mapping[str, str]
-    names: Mapping[str, str]
+    addresses: Mapping[str, Written]
+    names: Mapping[str, Written]
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> _Companions:
         given = companions_of(options)
-        names = {role: text.strip("/") for role, text in given.items() if _is_name(text)}
-        return cls({role: text for role, text in given.items() if role not in names}, names)
+        names = {role: written for role, written in given.items() if _is_name(written.text)}
+        addresses = {role: written for role, written in given.items() if role not in names}
+        for address in addresses.values():
+            check_known(address, (GROUP,))
+        return cls(addresses, names)
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names in each group."""
+        return [written.text.strip("/") for written in self.names.values()]
 
     def options(self, group: str, files: Iterable[_Contents]) -> dict[str, str]:
         """Those of one pair; a name in a group is looked for in the files in their order.
@@ -57,12 +64,13 @@ class _Companions(NamedTuple):
         DatasetError
             None of them has it.
         """
-        of_pair = {role: text.replace(GROUP, group.strip("/")) for role, text in self.addresses.items()}
-        for role, name in self.names.items():
+        of_pair = {role: each.text.replace(GROUP, group.strip("/")) for role, each in self.addresses.items()}
+        for role, written in self.names.items():
+            name = written.text.strip("/")
             home = next((contents for contents in files if contents.has(group, name)), None)
             if home is None:
                 raise DatasetError(
-                    f"--{role.replace('_', '-')} {printable(name)}: neither a file nor in "
+                    f"{written.where} {printable(name)}: neither a file nor in "
                     f"'{printable(group)}', expected a dataset in each group, FILE, or an address with "
                     f"{GROUP} in it; name one of these"
                 )
@@ -89,10 +97,10 @@ def pairs_of_groups(
     """
     companions = _Companions.of(options)
     wanted = [name.strip("/") for name in names]
-    first = _contents(files[0], pattern, [*wanted, *companions.names.values()])
+    first = _contents(files[0], pattern, [*wanted, *companions.datasets])
     second = first
     if files[1] != files[0]:
-        second = _contents(files[1], pattern, [*wanted, *companions.names.values()])
+        second = _contents(files[1], pattern, [*wanted, *companions.datasets])
     pairs: list[Pair] = []
     lacking: dict[str, list[Unmatched]] = {"predictions": [], "targets": [], "group": []}
     for group in sorted(first.groups.keys() | second.groups.keys()):
@@ -120,7 +128,7 @@ def pairs_of_datasets(pattern: str, files: tuple[str, str], options: Mapping[str
         A file is not there or is no HDF5, nothing matches, or a weight or mask is not there.
     """
     companions = _Companions.of(options)
-    left_out = frozenset(companions.names.values())
+    left_out = frozenset(companions.datasets)
     first, second = (_contents(file, pattern, None) for file in files)
     outputs, references = _paths(first, left_out), _paths(second, left_out)
     return PairSet(

@@ -10,11 +10,12 @@ from typing import Final
 
 from kldiv_cli.addresses import split_address
 from kldiv_cli.errors import UsageError
-from kldiv_cli.pair_files import PATH, STEM, PairFiles
-from kldiv_cli.streams import printable
-from kldiv_cli.suite_tables import Table, shown
+from kldiv_cli.pair_files import PairFiles
+from kldiv_cli.placeholders import PATH, STEM, placeholders_in
+from kldiv_cli.streams import excerpt, harmless, printable
+from kldiv_cli.suite_tables import Table
 
-__all__ = ["check_name", "full_name", "name_of_address", "name_problem", "tell_apart"]
+__all__ = ["check_name", "full_name", "name_of_address", "name_of_found", "tell_apart"]
 
 _LONGEST: Final = 200
 _SELECTION: Final = re.compile(r"::/*(?=\[|$)")
@@ -22,7 +23,7 @@ _SELECTION: Final = re.compile(r"::/*(?=\[|$)")
 
 def full_name(name: str, files: PairFiles, table: Table) -> str:
     """The name of a pair of the table `name`: for the match of a glob with its stem in it, or behind it."""
-    placeholders = [placeholder for placeholder in (STEM, PATH) if placeholder in name]
+    placeholders = placeholders_in(name)
     if files.stem is None or files.path is None:
         for placeholder in placeholders:
             raise table.error(
@@ -30,22 +31,30 @@ def full_name(name: str, files: PairFiles, table: Table) -> str:
                 "name the pair otherwise"
             )
         return name
-    full = (
-        name.replace(STEM, files.stem).replace(PATH, files.path) if placeholders else f"{name}/{files.stem}"
-    )
+    stem, path = name_of_found(files.stem), name_of_found(files.path)
+    full = name.replace(STEM, stem).replace(PATH, path) if placeholders else f"{name}/{stem}"
     source = printable(files.addresses["predictions"])
     check_name(full, table.error, f"rename {source} or the table")
     return full
 
 
+def name_of_found(text: str) -> str:
+    """What a file or a group is called, as a name: escaped where that could not be shown or is a command.
+
+    >>> print(name_of_found("bad\\udcff"))
+    bad\\udcff
+    """
+    return harmless(printable(text))
+
+
 def check_name(name: str, error: Callable[[str], UsageError], remedy: str) -> None:
     """Refuse names that a report can't show or that a CI runner would take for a command."""
-    problem = name_problem(name)
+    problem = _problem(name)
     if problem:
-        raise error(f"the name '{shown(name)}' {problem}; {remedy}")
+        raise error(f"the name '{excerpt(name)}' {problem}; {remedy}")
 
 
-def name_problem(name: str) -> str:
+def _problem(name: str) -> str:
     """What is wrong with a name, and what was expected; nothing if it is well."""
     if not name.strip():
         return "is empty, expected another one"

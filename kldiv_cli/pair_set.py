@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from kldiv_cli.addresses import COMMAND_LINE
+from kldiv_cli.addresses import COMMAND_LINE, Written
+from kldiv_cli.arguments import FILES
 from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.manifest import Pair
 from kldiv_cli.pair_files import Unmatched, named
-from kldiv_cli.pair_names import check_name
-from kldiv_cli.streams import printable
-from kldiv_cli.suite_tables import shown
+from kldiv_cli.pair_names import name_of_found
+from kldiv_cli.streams import excerpt, printable
 
-__all__ = ["PairSet", "check_matched", "check_names", "companions_of"]
+__all__ = ["PairSet", "check_matched", "companions_of", "named_apart"]
 
-_COMPANIONS: Final = ("weight", "pos_weight", "mask")
 _LACKING: Final = {
     "predictions": "no targets for",
     "targets": "no predictions for",
@@ -31,9 +31,13 @@ class PairSet(NamedTuple):
     """What has no partner: predictions, then targets, then groups."""
 
 
-def companions_of(options: Mapping[str, Any]) -> dict[str, str]:
+def companions_of(options: Mapping[str, Any]) -> dict[str, Written]:
     """The addresses of arrays that go with each pair, by their options."""
-    return {role: str(options[role]) for role in _COMPANIONS if options.get(role) is not None}
+    return {
+        role: Written(str(options[role]), f"--{role.replace('_', '-')}")
+        for role in FILES
+        if options.get(role) is not None
+    }
 
 
 def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairSet:
@@ -59,21 +63,22 @@ def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairS
     )
 
 
-def check_names(pairs: Iterable[Pair]) -> None:
-    """Refuse two pairs of one name, and names that a report can't show.
+def named_apart(found: PairSet) -> PairSet:
+    """The same with names that a report can show, whatever the files are called.
 
     Raises
     ------
     UsageError
-        Both predictions are named, for it is them that the names were made of.
+        Two pairs have one name; both predictions are told, for it is them that the names were made of.
     """
-    first: dict[str, str] = {}
-    for pair in pairs:
-        source = printable(pair.predictions)
-        check_name(pair.name, lambda text: UsageError(f"{source}: {text}"), "rename it")  # noqa: B023
-        if pair.name in first:
+    pairs: dict[str, Pair] = {}
+    for pair in found.pairs:
+        name = name_of_found(pair.name)
+        if name in pairs:
             raise UsageError(
-                f"{source}: makes a second pair named '{shown(pair.name)}', expected one, after "
-                f"{printable(first[pair.name])}; rename one, or list the pairs in a table with names"
+                f"{printable(pair.predictions)}: makes a second pair named '{excerpt(name)}', expected one, "
+                f"after {printable(pairs[name].predictions)}; rename one, or list the pairs in a table with "
+                "names"
             )
-        first[pair.name] = pair.predictions
+        pairs[name] = pair if name == pair.name else replace(pair, name=name)
+    return found._replace(pairs=tuple(pairs.values()))

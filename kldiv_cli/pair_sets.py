@@ -27,11 +27,12 @@ from kldiv_cli.manifest import read_suite
 from kldiv_cli.pair_directories import pairs_of_directories
 from kldiv_cli.pair_globs import pairs_of_globs
 from kldiv_cli.pair_groups import pairs_of_datasets, pairs_of_groups
-from kldiv_cli.pair_set import PairSet, check_matched, check_names
+from kldiv_cli.pair_set import PairSet, check_matched, companions_of, named_apart
 from kldiv_cli.pair_table import read_pair_table
+from kldiv_cli.placeholders import check_known
 from kldiv_cli.streams import printable
 from kldiv_cli.table_rows import STDIN, TABLES
-from kldiv_cli.urls import is_url
+from kldiv_cli.urls import is_url, shown
 
 __all__ = ["PairSet", "find_pair_set"]
 
@@ -83,11 +84,12 @@ def find_pair_set(
     given = _Given(first, second, predictions, targets, group_by)
     if first is not None and group_by is None and _is_list(first):
         _check_alone(given)
+        for shared in companions_of(options).values():
+            check_known(shared, ())
         return _listed(first, options, allow_unmatched)
     found = _found(given, options)
     check_matched(given.where, found, allow_unmatched=allow_unmatched)
-    check_names(found.pairs)
-    return found
+    return named_apart(found)
 
 
 def _is_list(first: str) -> bool:
@@ -133,7 +135,7 @@ def _found(given: _Given, options: Mapping[str, Any]) -> PairSet:
         return pairs_of_globs(Written(predictions, "--predictions"), Written(targets, "--targets"), options)
     if given.second is None:
         raise _no_second(given.first)
-    if is_directory(given.first) or is_directory(given.second):
+    if _is_dump(given.first) or _is_dump(given.second):
         _check_both_directories(given.first, given.second)
         return pairs_of_directories(given.first, given.second, options)
     return pairs_of_globs(Written(given.first, "FIRST"), Written(given.second, "SECOND"), options)
@@ -149,7 +151,7 @@ def _by_options(given: _Given) -> tuple[str, str]:
     if given.predictions is None and given.targets is None:
         raise UsageError(
             "no pairs, expected a suite, a table, two directories or files, or --predictions and --targets; "
-            "give one of these"
+            "give one of these, as kldiv batch --help shows"
         )
     for option, value in (("--predictions", given.predictions), ("--targets", given.targets)):
         if value is None:
@@ -169,10 +171,21 @@ def _no_second(first: str) -> UsageError:
     )
 
 
+def _is_dump(text: str) -> bool:
+    """Whether it is a directory here, or must be one."""
+    must_be = text.endswith(("/", os.sep)) and not is_url(text)
+    return is_directory(text) or (must_be and not os.path.lexists(text))
+
+
 def _check_both_directories(first: str, second: str) -> None:
     for one, other in ((first, second), (second, first)):
         if is_directory(one):
             continue
+        if is_url(one):
+            raise UsageError(
+                f"{printable(shown(one))}: not here, expected a directory beside {printable(other)}, "
+                "for URLs are not listed; copy it here, or name each object in a table of pairs"
+            )
         if not os.path.lexists(one):
             raise InputNotFound(
                 f"{printable(one)}: no such directory, expected one beside {printable(other)}; mend the path"
@@ -217,20 +230,20 @@ def _hdf5_file(text: str | None) -> str:
     """A file that groups are looked for in."""
     if text is None:
         raise UsageError("--group-by without a file, expected an HDF5 file to find groups in; add FILE.h5")
-    shown = printable(text)
+    where = printable(text)
     if os.path.isfile(text) and not _is_list(text):
         return text
     if _is_list(text):
-        raise UsageError(f"{shown}: names the pairs itself, expected an HDF5 file with --group-by; drop it")
+        raise UsageError(f"{where}: names the pairs itself, expected an HDF5 file with --group-by; drop it")
     if is_url(text):
-        raise UsageError(f"{shown}: not here, expected an HDF5 file to find groups in; copy it here")
+        raise UsageError(f"{where}: not here, expected an HDF5 file to find groups in; copy it here")
     if os.path.isdir(text):
-        raise UsageError(f"{shown}: a directory, expected an HDF5 file with --group-by; drop --group-by")
+        raise UsageError(f"{where}: a directory, expected an HDF5 file with --group-by; drop --group-by")
     if "::" in text:
         raise UsageError(
-            f"{shown}: an address in a file, expected the file itself; put the group into --group-by"
+            f"{where}: an address in a file, expected the file itself; put the group into --group-by"
         )
-    raise InputNotFound(f"{shown}: no such file, expected an HDF5 file to find groups in; mend the path")
+    raise InputNotFound(f"{where}: no such file, expected an HDF5 file to find groups in; mend the path")
 
 
 def _name(text: str | None, option: str) -> str:

@@ -11,7 +11,8 @@ from kldiv_cli.addresses import COMMAND_LINE, Viewpoint, Written, address_from
 from kldiv_cli.errors import UsageError
 from kldiv_cli.manifest import OPTIONS, Pair
 from kldiv_cli.pair_names import check_name, name_of_address
-from kldiv_cli.suite_tables import Kind, shown
+from kldiv_cli.streams import excerpt
+from kldiv_cli.suite_tables import Kind
 from kldiv_cli.table_rows import STDIN, Row, open_rows
 
 __all__ = ["read_pair_table"]
@@ -54,7 +55,7 @@ def read_pair_table(path: str, options: Mapping[str, Any] = _NONE) -> tuple[Pair
             pairs.append(pair)
     if not pairs:
         raise UsageError(
-            f"{'stdin' if path == STDIN else shown(path, 1000)}: no pairs, expected at least one; "
+            f"{'stdin' if path == STDIN else excerpt(path, 1000)}: no pairs, expected at least one; "
             "add rows with predictions and targets"
         )
     return tuple(pairs)
@@ -76,6 +77,7 @@ def _pair(view: Viewpoint, row: Row, options: Mapping[str, Any]) -> Pair:
         predictions=addresses["predictions"],
         targets=addresses["targets"],
         options={**options, **own} if own else options,
+        where=row.where if own else "",
     )
 
 
@@ -90,6 +92,6 @@ def _name(view: Viewpoint, row: Row) -> str:
 def _same_name(name: str, row: Row, first: str) -> UsageError:
     remedy = "rename one" if "name" in row.values else "give each row its own in a column 'name'"
     return UsageError(
-        f"{row.where}: a second pair named '{shown(name)}', expected one, after {first.rpartition(': ')[2]}; "
-        f"{remedy}"
+        f"{row.where}: a second pair named '{excerpt(name)}', expected one, "
+        f"after {first.rpartition(': ')[2]}; {remedy}"
     )

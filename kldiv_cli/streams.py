@@ -12,7 +12,7 @@ from typing import Final
 
 from kldiv_cli.errors import OutputError
 
-__all__ = ["ClosedPipe", "Stdout", "abandon_stdout", "harmless", "printable", "say"]
+__all__ = ["ClosedPipe", "Stdout", "abandon_stdout", "excerpt", "harmless", "printable", "say"]
 
 _COMMAND: Final = re.compile(r"(?<![^\r\n])(?P<blanks>[^\S\r\n]*):(?=:)|(?P<marks>##\w*)\[")
 """``::`` at the beginning of a line, ``##[`` and ``##vso[`` anywhere."""
@@ -67,6 +67,11 @@ def say(text: str, *, command: bool = False) -> None:
 def printable(text: str) -> str:
     """Text from outside, such as a file name, on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def excerpt(text: str, most: int = 60) -> str:
+    """Text from outside on one line and of bounded length."""
+    return printable(text if len(text) <= most else f"{text[:most]}…")
 
 
 def harmless(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import statistics as standard
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Final, NamedTuple
 from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import UsageError
 from kldiv_cli.quantities import plain_name
+from kldiv_cli.spelling import mistaken
 
 __all__ = ["SuggestedLimit", "suggest_limits"]
 
@@ -106,9 +106,7 @@ def _suggested(
 def _value(run: Baseline, pair: str, statistic: str) -> float:
     known = run.pairs[pair].quantities()
     if statistic not in known:
-        near = difflib.get_close_matches(statistic, known)
-        advice = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
-        raise UsageError(f"{run.path}: {pair} has no statistic {statistic!r}; {advice}")
+        raise UsageError(f"{run.path}: {pair} has no statistic {statistic!r}{mistaken(statistic, known)}")
     if not math.isfinite(known[statistic]):
         raise UsageError(f"{run.path}: {statistic} of {pair} is {known[statistic]}, which limits nothing")
     return known[statistic]

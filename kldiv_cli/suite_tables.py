@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never
 
 from kldiv_cli.errors import FormatError, UsageError
 from kldiv_cli.sources.regular import RegularFile, is_empty
-from kldiv_cli.streams import printable
+from kldiv_cli.spelling import mistaken
+from kldiv_cli.streams import excerpt
 
-__all__ = ["Kind", "Table", "expected", "fits", "found", "mistaken", "read_table", "shown"]
+__all__ = ["Kind", "Table", "expected", "fits", "found", "read_table"]
 
 Kind = Literal[
     "string",
@@ -35,8 +35,6 @@ others, by names of the user's choice.
 """
 
 _MOST_BYTES: Final = 16 << 20
-_LONGEST_GUESSED: Final = 60
-"""Likeness takes quadratic time, and nobody mistypes more."""
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 _ELEMENTS: Final[dict[Kind, Kind]] = {
@@ -78,7 +76,7 @@ class Table:
     def where(self, key: str = "") -> str:
         """How an error about this table, or about a key of it, begins."""
         place = " ".join(part for part in (self.title, _quoted(key) if key else "") if part)
-        return f"{shown(self.file, 1000)}: {place}" if place else shown(self.file, 1000)
+        return f"{excerpt(self.file, 1000)}: {place}" if place else excerpt(self.file, 1000)
 
     def error(self, text: str, key: str = "") -> UsageError:
         return UsageError(f"{self.where(key)}: {text}")
@@ -145,26 +143,10 @@ def read_table(path: str) -> Table:
     suite = tool.get("kldiv") if isinstance(tool, dict) else None
     if not isinstance(suite, dict):
         raise UsageError(
-            f"{shown(path, 1000)}: no table [tool.kldiv], expected the suite in it; "
+            f"{excerpt(path, 1000)}: no table [tool.kldiv], expected the suite in it; "
             "add [tool.kldiv.pairs.NAME] with predictions and targets, or name another file"
         )
     return Table(file=path, name="", prefix="tool.kldiv", entries=suite)
-
-
-def shown(text: str, most: int = 60) -> str:
-    """Text from a suite on one line and of bounded length."""
-    return printable(text if len(text) <= most else f"{text[:most]}…")
-
-
-def mistaken(name: str, known: Iterable[str]) -> str:
-    """The known name that was probably meant, as a question, or a list of all."""
-    listed = sorted(known)
-    near = difflib.get_close_matches(name, listed, 1) if len(name) <= _LONGEST_GUESSED else []
-    return f"; did you mean '{shown(near[0])}'?" if near else f", expected one of {_listing(listed)}"
-
-
-def _listing(names: list[str]) -> str:
-    return ", ".join(shown(name) for name in names[:50]) + ", …" * (len(names) > 50)
 
 
 def _text(path: str) -> str:
@@ -174,7 +156,7 @@ def _text(path: str) -> str:
     try:
         if file.size > _MOST_BYTES:
             raise FormatError(
-                f"{shown(path, 1000)}: {file.size} bytes, "
+                f"{excerpt(path, 1000)}: {file.size} bytes, "
                 f"expected a suite of at most {_MOST_BYTES}; name another file"
             )
         contents = file.read(0, file.size)
@@ -185,7 +167,7 @@ def _text(path: str) -> str:
         return contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(
-            f"{shown(path, 1000)}: byte {error.start} is 0x{contents[error.start]:02x}, "
+            f"{excerpt(path, 1000)}: byte {error.start} is 0x{contents[error.start]:02x}, "
             "expected TOML in UTF-8; save it in that encoding"
         ) from None
 
@@ -196,12 +178,12 @@ def _parse(path: str, text: str) -> dict[str, Any]:
     except RecursionError:
         problem = "arrays or tables too deep in each other"
     except ValueError as error:  # of tomllib, and of int() for a number of more than 4300 digits
-        problem = shown(str(error), 300)
-    raise FormatError(f"{shown(path, 1000)}: {problem}, expected TOML; mend it there") from None
+        problem = excerpt(str(error), 300)
+    raise FormatError(f"{excerpt(path, 1000)}: {problem}, expected TOML; mend it there") from None
 
 
 def _quoted(key: str) -> str:
-    return key if len(key) <= 200 and _BARE.fullmatch(key) else f'"{shown(key, 200)}"'
+    return key if len(key) <= 200 and _BARE.fullmatch(key) else f'"{excerpt(key, 200)}"'
 
 
 def _unknown(name: str, kinds: Mapping[str, Kind], elsewhere: Mapping[str, str]) -> str:
@@ -241,7 +223,7 @@ def found(kind: Kind, value: object) -> str:
         case float():
             return str(value)
         case str():
-            return f"'{shown(value)}'"
+            return f"'{excerpt(value)}'"
         case dict():
             return "a table"
         case list() if kind in _ELEMENTS:

@@ -17,7 +17,9 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, UsageError
 from kldiv_cli.sources.regular import check_regular, is_empty
-from kldiv_cli.suite_tables import Kind, expected, fits, found, mistaken, shown
+from kldiv_cli.spelling import mistaken
+from kldiv_cli.streams import excerpt
+from kldiv_cli.suite_tables import Kind, expected, fits, found
 
 __all__ = ["STDIN", "TABLES", "Row", "open_rows"]
 
@@ -53,7 +55,7 @@ def open_rows(path: str, kinds: Mapping[str, Kind]) -> Iterator[Iterator[Row]]:
         It is neither UTF-8, nor CSV or JSON Lines, or has a row of more than a mebibyte.
     """
     with _opened(path) as stream:
-        lines = _Lines(stream, "stdin" if path == STDIN else shown(path, 1000))
+        lines = _Lines(stream, "stdin" if path == STDIN else excerpt(path, 1000))
         kind = TABLES.get(os.path.splitext(path)[1].lower()) or _kind_of(lines)
         yield _csv_rows(lines, kinds) if kind == "csv" else _json_rows(lines, kinds)
 
@@ -68,11 +70,13 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         try:
             stream = open(path, "rb")  # noqa: SIM115
         except OSError as error:
-            raise InputError(f"{shown(path, 1000)}: {error.strerror or error}") from None
+            raise InputError(f"{excerpt(path, 1000)}: {error.strerror or error}") from None
         with stream:
             yield stream
         if check_regular(path) != identity:
-            raise InputChanged(f"{shown(path, 1000)}: changed while it was read; run again when it is whole")
+            raise InputChanged(
+                f"{excerpt(path, 1000)}: changed while it was read; run again when it is whole"
+            )
         return
     yield io.BytesIO()
 
@@ -187,7 +191,7 @@ def _columns(where: str, header: Sequence[str], kinds: Mapping[str, Kind]) -> li
         if column not in kinds:
             commas = len(header) == 1 and re.search("[;\t|]", column)
             advice = "; separate columns by commas" if commas else mistaken(column, kinds)
-            raise UsageError(f"{where}: unknown column '{shown(written.strip())}'{advice}")
+            raise UsageError(f"{where}: unknown column '{excerpt(written.strip())}'{advice}")
         if column in columns:
             raise UsageError(f"{where}: two columns '{column}', expected one; drop the other")
         columns.append(column)
@@ -199,7 +203,9 @@ def _columns(where: str, header: Sequence[str], kinds: Mapping[str, Kind]) -> li
 
 def _bad_cell(where: str, column: str, kind: Kind, cell: str) -> UsageError:
     several = ", several with commas between them" if kind == "numbers" else ""
-    return UsageError(f"{where}: {column} '{shown(cell)}', expected {_in_cell(kind)}{several}; mend the cell")
+    return UsageError(
+        f"{where}: {column} '{excerpt(cell)}', expected {_in_cell(kind)}{several}; mend the cell"
+    )
 
 
 def _in_cell(kind: Kind) -> str:
@@ -267,7 +273,7 @@ def _parsed(where: str, line: str) -> dict[str, Any]:
     except RecursionError:
         problem = "arrays or objects too deep in each other"
     except ValueError as error:  # a key that is there twice, or a number of more than 4300 digits
-        problem = shown(str(error), 300)
+        problem = excerpt(str(error), 300)
     else:
         if isinstance(values, dict):
             return values
@@ -280,7 +286,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"'{shown(twice)}' is there twice")
+        raise ValueError(f"'{excerpt(twice)}' is there twice")
     return values
 
 
@@ -292,9 +298,9 @@ def _checked(where: str, written: Mapping[str, Any], kinds: Mapping[str, Kind]) 
     for key, value in written.items():
         name = key.replace("-", "_")
         if name not in kinds:
-            raise UsageError(f"{where}: unknown key '{shown(key)}'{mistaken(name, kinds)}")
+            raise UsageError(f"{where}: unknown key '{excerpt(key)}'{mistaken(name, kinds)}")
         if name in values:
-            raise UsageError(f"{where}: '{shown(key)}' is there with a dash and without; drop one")
+            raise UsageError(f"{where}: '{excerpt(key)}' is there with a dash and without; drop one")
         if value is not None and not fits(kinds[name], value):
             what = "an object" if isinstance(value, dict) else found(kinds[name], value)
             raise UsageError(f"{where}: {key} is {what}, expected {expected(kinds[name])}; mend it")

@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("baseline", "pair_names", "arguments"),
     ("table_rows",),
     ("pair_files", "suite_tables"),
+    ("placeholders",),
     ("addresses",),
     ("globs",),
     ("batch_totals", "journal"),
@@ -77,6 +78,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("blocks", "buffers", "likeness", "atomic", "locks", "patterns"),
     ("functional", "urls"),
     ("kernels",),
+    ("spelling",),
     ("streams",),
     ("errors",),
 )

@@ -39,8 +39,9 @@ def test_each_pair_has_its_own_options_files_and_outputs() -> None:
     assert other.outputs == Outputs("maps/a/b.npy", "rows/a/b/x.h5::/kl", "float32", force=True)
 
 
-def test_top1_is_counted_for_all_pairs() -> None:
-    assert all(planned.spec.top1 for planned in plan([pair("a"), pair("b")], top1=True, outputs=NO_OUTPUTS))
+def test_top1_is_counted_for_the_pairs_that_ask_for_it() -> None:
+    planned = plan([pair("a", top1=True), pair("b", top1=False), pair("c")], outputs=NO_OUTPUTS)
+    assert [each.spec.top1 for each in planned] == [True, False, False]
 
 
 def test_one_pair_may_go_to_a_file_of_one_name() -> None:

@@ -152,7 +152,10 @@ def test_a_case_that_is_recorded_has_what_its_limits_want_of_a_baseline() -> Non
 
 def test_top_classes_are_counted_for_kl_only_and_a_few_of_the_worst_always_listed() -> None:
     assert case("distmean < 1").spec.top1
+    assert case("distmean < 1", top1=False).spec.top1
     assert not case("mean < 1", loss="bce").spec.top1
+    with pytest.raises(UsageError, match=r"^top1: bce has elements"):
+        case("mean < 1", loss="bce", top1=True)
     assert case("kl.top1 > 0.5", loss=("bce", "kl"), log_softmax=-1).spec.top1
     assert [case("distmean < 1", worst=worst).spec.worst for worst in (0, 3, 9)] == [5, 5, 9]
 
@@ -170,11 +173,10 @@ def test_files_are_told_from_options() -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("log_softmx", "log_softmx: there is no such option; did you mean log_softmax?"),
-        ("top1", "top1: there is no such option"),
+        ("log_softmx", "log_softmx: there is no such option; did you mean 'log_softmax'?"),
         ("output", "output: there is no such option"),
         ("histogram", "histogram: there is no such option"),
-        ("losses", "losses: there is no such option; did you mean loss?"),
+        ("losses", "losses: there is no such option; did you mean 'loss'?"),
         ("limit", "limit: there is no such option"),
     ],
 )

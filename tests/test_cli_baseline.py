@@ -203,7 +203,7 @@ def test_losses_of_nan_are_recorded_where_they_are_allowed_and_compare_equal(
         (["q.npy", "p.npy", "--baseline", "x" * 300], "File name too long"),
         (["suite.toml", "--axis", "1"], "--axis: is for a single pair"),
         (["suite.toml", "--allow", "identical"], "--allow: is for a single pair"),
-        (["q.npy", "p.npy", "--baseline", "b.json", "--allow", "identicla"], "did you mean identical?"),
+        (["q.npy", "p.npy", "--baseline", "b.json", "--allow", "identicla"], "did you mean 'identical'?"),
     ],
 )
 def test_what_cannot_be_recorded_is_told_in_one_line_and_nothing_is_written(

@@ -271,7 +271,85 @@ def test_of_no_pairs_one_line_says_so(batch: Batch, dump: Path) -> None:
     assert refused(batch("empty_q", "empty_p")).startswith("empty_q: no files, expected some ")
     Path("pairs.csv").write_text("predictions,targets\n")
     assert "pairs.csv" in refused(batch("pairs.csv"))
-    assert refused(batch("--allow-unmatched")).startswith("no pairs, expected a suite, a table, ")
+    for arguments in ((), ("--allow-unmatched",)):
+        assert refused(batch(*arguments)).startswith("no pairs, expected a suite, a table, ")
+
+
+def test_each_pair_of_two_directories_may_have_its_own_mask(batch: Batch, dump: Path) -> None:
+    (dump / "m").mkdir()
+    for k, name in enumerate("abcde"):
+        np.save(dump / "m" / f"{name}.npy", np.arange(6) > k)
+    run = batch(*DUMP, "--mask", "m/{path}.npy", "--format", "jsonl")
+    assert (run.code, run.err) == (0, "")
+    assert [record["distributions"] for record in run.records] == [5, 4, 3, 2, 1]
+    assert batch(*DUMP, "--mask", "m", "--format", "jsonl").records == run.records
+    (dump / "m" / "b.npy").unlink()
+    lacking = batch(*DUMP, "--mask", "m/{path}.npy", "--format", "jsonl")
+    assert (lacking.code, lacking.summary["computed"]) == (2, 4)
+    assert lacking.err == "error: b: m/b.npy: no such file\n"
+
+
+@pytest.mark.parametrize("flag", [[], ["--top1"]])
+def test_top_classes_are_counted_of_the_rows_that_ask_for_them(
+    batch: Batch, dump: Path, flag: list[str]
+) -> None:
+    (dump / "pairs.csv").write_text(
+        "name,predictions,targets,loss,predictions_are,top1\n"
+        "a,q/a.npy,p/a.npy,kl,logits,true\n"
+        "b,q/b.npy,p/b.npy,bce,logits,false\n"
+        "c,q/c.npy,p/c.npy,kl,logits,\n"
+    )
+    run = batch("pairs.csv", *flag, "--format", "jsonl")
+    assert (run.code, run.err) == (0, "")
+    assert ["top1" in record for record in run.records] == [True, False, bool(flag)]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("pairs.csv", "predictions,targets,axis,loss\na,b,,kl\n\nc,d,1,kk\n", "pairs.csv: line 4: loss 'kk'"),
+        (
+            "pairs.jsonl",
+            '{"predictions": "a", "targets": "b", "blocks_of": 1}',
+            "pairs.jsonl: line 1: blocks",
+        ),
+        (
+            "suite.toml",
+            '[pairs.x]\npredictions = "a"\ntargets = "b"\nzero_policy = "one"\n',
+            "suite.toml: [pairs.x]: zero_policy 'one'",
+        ),
+    ],
+)
+def test_an_option_that_is_wrong_in_a_list_is_told_with_its_place(
+    batch: Batch, dump: Path, file: str, text: str, said: str
+) -> None:
+    (dump / file).write_text(text)
+    assert refused(batch(file)).startswith(said)
+
+
+def test_an_option_that_is_wrong_for_all_is_not_laid_to_a_row(batch: Batch, dump: Path) -> None:
+    (dump / "pairs.csv").write_text("predictions,targets\na,b\n")
+    assert refused(batch("pairs.csv", "--temperature", "-1")).startswith("pair 'a': temperature -1.0")
+
+
+@posix
+def test_pairs_of_files_with_odd_names_are_computed_and_fail_alone(batch: Batch, dump: Path) -> None:
+    for part in ("q", "p"):
+        os.rename(f"{part}/b.npy", f"{part}/b\udcff.npy")
+        os.rename(f"{part}/d.npy", f"{part}/d\n1.npy")
+        os.rename(f"{part}/e.npy", f"{part}/::e.npy")
+    spoil(dump, "d\n1")
+    written = ("--output", "maps/{pair}.npy", "--journal", "j", "--results", "r.csv", "--force")
+    run = batch(*DUMP, *written, "--format", "jsonl")
+    assert run.code == 2
+    computed = {record["pair"]: record["status"] for record in run.records}
+    assert computed.pop(r"d\n1") == "error"
+    assert computed == dict.fromkeys(["a", r"b\udcff", "c", r"\u003a:e"], "ok")
+    assert {f"{name}.npy" for name in computed} == set(os.listdir("maps"))
+    assert "\nb\\udcff,ok," in (dump / "r.csv").read_text()
+    assert run.err.startswith(r"error: d\n1: ")
+    again = batch(*DUMP, *written, "--format", "jsonl")
+    assert (again.code, again.summary["from_journal"]) == (2, 4)
 
 
 # What is computed

@@ -230,7 +230,7 @@ def test_an_option_of_evaluate_means_the_same_and_an_unknown_one_is_refused() ->
     checked = check(Z, P, limits=["distmean < 9"], workers=2, memory=1 << 25, **options)
     assert checked.evaluations[0].scalars == expected.scalars
     assert checked.evaluations[0].statistics.percentiles == expected.statistics.percentiles
-    for unknown in ("log_softmx", "top1", "output", "losses"):
+    for unknown in ("log_softmx", "histogram", "output", "losses"):
         with pytest.raises(UsageError, match=f"{unknown}: there is no such option"):
             check(Z, P, limits=["distmean < 9"], **dict[str, Any]({unknown: -1}))
 

@@ -175,6 +175,70 @@ def test_weights_and_masks_are_matched_if_they_are_directories_and_shared_if_fil
     )
 
 
+@pytest.mark.parametrize("role", ["mask", "weight", "pos_weight"])
+def test_path_and_stem_of_a_mask_stand_for_the_files_of_two_directories(role: str) -> None:
+    files("out/a.npy", "out/x/b.npz", "ref/a.npy", "ref/x/b.npy")
+    assert pairs("out", "ref", options={role: "m/{path}_{stem}.h5::/{stem}"}) == {
+        "a": ("out/a.npy", "ref/a.npy", "m/a_a.h5::/a"),
+        "x/b": ("out/x/b.npz", "ref/x/b.npy", "m/x/b_b.h5::/b"),
+    }
+
+
+UNKNOWN = "has {foo}, expected {stem} or {path} there; mend it, or list the pairs in a table with an address"
+
+
+def test_an_unknown_placeholder_is_refused_once_and_before_a_pattern_is_looked_for() -> None:
+    files("out/a.npy", "ref/a.npy")
+    assert problem("out", "ref", options={"mask": "m/{foo}.npy"}).startswith(
+        f"--mask: 'm/{{foo}}.npy' {UNKNOWN}"
+    )
+    assert problem("none/*.npy", "ref/{foo}.npy").startswith(f"SECOND: 'ref/{{foo}}.npy' {UNKNOWN}")
+    written = {"predictions": "none/*.npy", "targets": "ref/{stem}.h5::/{foo}"}
+    assert problem(**written).startswith(f"--targets: 'ref/{{stem}}.h5::/{{foo}}' {UNKNOWN}")
+    written |= {"targets": "ref/{stem}.npy"}
+    assert problem(**written, options={"weight": "{foo}"}).startswith(f"--weight: '{{foo}}' {UNKNOWN}")
+
+
+def test_a_file_of_a_name_like_a_placeholder_may_be_the_same_for_all() -> None:
+    files("out/a.npy", "{foo}.npy")
+    assert pairs("out/*.npy", "{foo}.npy") == {"a": ("out/a.npy", "{foo}.npy")}
+    assert "has {bar}" in problem("out/*.npy", "{foo}.npy::/{bar}")
+
+
+def test_an_unknown_placeholder_for_groups_is_refused() -> None:
+    dump("d.h5", "l1/q", "l1/p")
+    asked = {"group_by": "/l*", "predictions": "q", "targets": "p"}
+    said = problem("d.h5", **asked, options={"mask": "m.h5::/{path}"})
+    assert said.startswith("--mask: 'm.h5::/{path}' has {path}, expected {group} there; mend it, or list the")
+
+
+@pytest.mark.parametrize("listed", ["suite.toml", "pairs.csv"])
+def test_a_placeholder_in_what_is_the_same_for_all_listed_pairs_is_refused(listed: str) -> None:
+    Path("suite.toml").write_text(SUITE.format("p"))
+    Path("pairs.csv").write_text("predictions,targets\na.npy,p.npy\n")
+    assert problem(listed, options={"mask": "m/{path}.npy"}).startswith(
+        "--mask: 'm/{path}.npy' has {path}, expected none: it is the same for all pairs; mend it, or list"
+    )
+
+
+def test_an_address_that_must_be_a_directory_of_a_store_is_refused_for_what_it_is() -> None:
+    files("out/a.npy", "ref/a.npy")
+    said = "'s3://b/out/' is a directory, but URLs are not listed; name each object in a table of pairs, or"
+    assert problem("s3://b/out/", "s3://b/ref/").startswith(f"FIRST: {said}")
+    assert problem("out", "ref", options={"mask": "s3://b/out/"}).startswith(f"--mask: {said}")
+    for arguments in (("out", "s3://b/ref"), ("s3://b/ref", "out")):
+        assert problem(*arguments) == (
+            "s3://b/ref: not here, expected a directory beside out, for URLs are not listed; "
+            "copy it here, or name each object in a table of pairs"
+        )
+    store = ("s3://b/o.zarr/", "s3://b/p.zarr/x/")
+    assert list(pairs(*store).values()) == [store]
+
+
+def test_directories_that_are_not_there_are_not_taken_for_files() -> None:
+    assert problem("none/", "ref/").startswith("none/: no such directory, expected one beside ref/")
+
+
 def test_what_has_no_partner_on_either_side_is_told_at_once() -> None:
     files("out/a.npy", *(f"out/lost{k}.npy" for k in range(7)), "ref/a.npy", "ref/z.npy")
     lost = ", ".join(f"out/lost{k}.npy" for k in range(5))
@@ -245,7 +309,7 @@ def globs(predictions: str, targets: str, **others: Any) -> dict[str, tuple[str,
     return pairs(predictions=predictions, targets=targets, **others)
 
 
-def test_each_match_of_a_glob_is_a_pair_named_by_its_stem() -> None:
+def test_each_match_of_a_glob_is_a_pair_named_by_its_path_below_the_pattern() -> None:
     files("out/a.npy", "out/b.npy", "ref/a.h5", "ref/b.h5", "m/a.npy", "m/b.npy")
     expected = {
         "a": ("out/a.npy", "ref/a.h5::/p", "m/a.npy"),
@@ -268,7 +332,7 @@ def test_path_and_stem_may_stand_together_and_in_a_suite() -> None:
     files("out/x/a.npy", "ref/x/a/a_p.npy", "ref/x/b/b_p.npy", "ref/x/b/c_p.npy")
     expected = [("ref/x/b/b_p.npy", "targets")]
     written = {"predictions": "out/**/*.npy", "targets": "ref/{path}/{stem}_p.npy"}
-    assert globs(**written, allow_unmatched=True) == {"a": ("out/x/a.npy", "ref/x/a/a_p.npy")}
+    assert globs(**written, allow_unmatched=True) == {"x/a": ("out/x/a.npy", "ref/x/a/a_p.npy")}
     assert unmatched(**written) == expected
     lines = "\n".join(f'{key} = "{value}"' for key, value in written.items())
     Path("suite.toml").write_text(f'[pairs."all/{{path}}"]\n{lines}\nallow_unmatched = true\n')
@@ -285,9 +349,16 @@ def test_a_lost_prediction_of_a_path_is_missed_only_where_the_glob_would_match_i
     ]
 
 
-def test_matches_of_one_stem_are_named_by_their_paths_and_then_with_their_suffixes() -> None:
-    files("out/x/a.npy", "out/y/a.npy", "out/y/a.npz", "out/b.npy", "p.npy")
-    assert list(globs("out/**/*", "p.npy")) == ["b", "x/a", "y/a.npy", "y/a.npz"]
+def test_matches_are_named_by_their_paths_and_with_their_suffixes_where_those_tell_them_apart() -> None:
+    files("out/x/a.npy", "out/x/c.npy", "out/y/a.npy", "out/y/a.npz", "out/b.npy", "p.npy")
+    assert list(globs("out/**/*", "p.npy")) == ["b", "x/a", "x/c", "y/a.npy", "y/a.npz"]
+
+
+def test_a_name_does_not_change_with_the_other_files_that_match() -> None:
+    files("out/x/a.npy", "p.npy")
+    assert list(globs("out/*/*.npy", "p.npy")) == ["x/a"]
+    files("out/y/a.npy")
+    assert list(globs("out/*/*.npy", "p.npy")) == ["x/a", "y/a"]
 
 
 def test_names_do_not_depend_on_what_is_left_out() -> None:
@@ -514,13 +585,29 @@ def test_errors_are_of_the_kind_a_caller_would_catch() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a file can't have such a name there")
-def test_names_that_a_report_can_not_show_and_two_of_one_name_are_refused() -> None:
-    files("out/::error::x.npy", "p.npy")
-    assert "begins with '::', which CI runners take for a command" in problem(
-        predictions="out/*.npy", targets="p.npy"
-    )
-    Path("out/::error::x.npy").unlink()
-    files("out/a.npy", "out/a.npz", "out/a.npy.npy")
+@pytest.mark.parametrize("way", [("out", "ref"), ("out/*", "ref/{path}.npy")])
+def test_a_pair_is_found_whatever_its_files_are_called_and_named_as_it_can_be_shown(
+    way: tuple[str, str],
+) -> None:
+    odd = {
+        "a\nb": r"a\nb",
+        "bad\udcff": r"bad\udcff",
+        "::error::x": r"\u003a:error::x",
+        "x##[y]": r"x##\u005by]",
+        "n" * 230: "n" * 230,
+        " ": " ",
+    }
+    files(*(f"{top}/{name}.npy" for top in ("out", "ref") for name in odd))
+    assert pairs(*way) == {name: (f"out/{file}.npy", f"ref/{file}.npy") for file, name in odd.items()}
+
+
+def test_a_group_whose_name_can_not_be_shown_is_a_pair_too() -> None:
+    dump("d.h5", "l\n1/q", "l\n1/p")
+    assert list(pairs("d.h5", group_by="/*", predictions="q", targets="p")) == [r"l\n1"]
+
+
+def test_two_pairs_of_one_name_are_refused() -> None:
+    files("out/a.npy", "out/a.npz", "out/a.npy.npy", "p.npy")
     said = problem(predictions="out/a*", targets="p.npy")
     assert "makes a second pair named 'a.npy', expected one, after" in said
 

@@ -85,7 +85,7 @@ ERRORS = [
     ('kldiv_check(Z, P[1:], limits=["distmean < 1"], log_softmax=-1)', "*expected equal shapes*"),
     ('kldiv_check("absent.npy", P, limits=["distmean < 1"], log_softmax=-1)', "*absent.npy: no such file*"),
     ('kldiv_check(Z, P, limits=["distmean < 1"], log_softmx=-1)', "*log_softmx: there is no such option*"),
-    ('kldiv_check(Z, P, limits=["distmean < 1"], top1=True)', "*top1: there is no such option*"),
+    ('kldiv_check(Z, P, limits=["distmean < 1"], histogram=True)', "*histogram: there is no such option*"),
     ("kldiv_check(Z, P, limits=[], log_softmax=-1)", "*expected at least one in a list*"),
     ('kldiv_check(Z, P, limits="distmean < baseline")', "*expected at least one in a list*"),
     ('kldiv_check(Z, P, limits=["distmeen < 1"])', "*no statistic 'distmeen'*"),
@@ -128,6 +128,7 @@ def test_every_option_of_a_pair_is_one_of_the_fixture(run: Runs, tmp_path: Path)
         "log_target": False, "axis": -1, "weight": None, "pos_weight": None, "temperature": 2.0,
         "zero_policy": "torch", "broadcast": False, "by_target": True, "mask": None, "ignore_value": -1,
         "trim_axis": False, "quantiles": [0.25], "worst": 2, "blocks_of": 4, "allow_external": True,
+        "top1": False,
     }  # fmt: skip
     assert values.keys() == OPTIONS.keys()
     result = run(f"""\

@@ -23,8 +23,8 @@ SUMMARIES: Final = {
 }
 """What the list of commands says of each: the first line of its help."""
 GROUPS: Final = {"baseline": "Record, update and show accepted numbers."}
-_ALONE: Final = ("check", "baseline record", "baseline update")
-"""Without arguments these take the suite in pyproject.toml."""
+_ALONE: Final = ("batch", "check", "baseline record", "baseline update")
+"""Without arguments these take the suite in pyproject.toml or say what is missing; others show their help."""
 _OF_OTHERS: Final = ([], *([name] for name in GROUPS))
 """What has commands of its own: all of it, and the groups."""
 

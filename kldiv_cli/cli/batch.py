@@ -46,7 +46,7 @@ def batch(
     allow_unmatched: options.AllowUnmatched = False,
     dry_run: options.DryRun = False,
     top1: options.Top1 = False,
-    reduction: options.ReductionName = None,
+    reduction: options.ReductionOfPairs = None,
     size_average: options.SizeAverage = None,
     reduce: options.Reduce = None,
     format: options.FormatName = "auto",
@@ -96,11 +96,11 @@ def batch(
         predictions=predictions,
         targets=targets,
         group_by=group_by,
-        options=arguments_of(computation),
+        options={**arguments_of(computation), "top1": top1},
         allow_unmatched=allow_unmatched,
     )
     outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
-    plan = _planned(found, outputs, top1=top1)
+    plan = _planned(found, outputs)
     chosen = _chosen_reduction(reduction, size_average, reduce, plan.spec)
     executor = _executor(plan, workers, memory, scheduler)
     # Of a suite or a table nothing must be written over the list itself.
@@ -132,13 +132,13 @@ class _Plan(NamedTuple):
     """What all have in common."""
 
 
-def _planned(found: PairSet, outputs: Outputs, *, top1: bool) -> _Plan:
+def _planned(found: PairSet, outputs: Outputs) -> _Plan:
     import numpy as np
 
     from kldiv_cli import __version__
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
 
-    pairs = plan(found.pairs, top1=top1, outputs=outputs)
+    pairs = plan(found.pairs, outputs=outputs)
     stamps = Stamps(pairs, f"{__version__}, numpy {np.__version__}")
     return _Plan([stamps.sized(pair) for pair in pairs], stamps, common_spec(pairs))
 

@@ -16,7 +16,7 @@ def compare(
     axis: options.ClassAxis = -1,
     labels: options.Labels = None,
     temperature: options.Temperature = None,
-    mask: options.Mask = None,
+    mask: options.MaskOfDistributions = None,
     ignore_value: options.IgnoreValue = None,
     trim_axis: options.TrimAxis = False,
     top_k: options.TopK = 5,

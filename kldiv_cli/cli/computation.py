@@ -66,7 +66,7 @@ def spec_of(computation: Mapping[str, Any], *, top1: bool = False) -> Spec:
     """What the options ask to be computed."""
     from kldiv_cli import arguments
 
-    return arguments.spec_of(arguments_of(computation), top1=top1)
+    return arguments.spec_of({**arguments_of(computation), "top1": top1})
 
 
 def inputs_of(predictions: str, targets: str, computation: Mapping[str, Any]) -> Inputs:

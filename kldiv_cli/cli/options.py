@@ -53,6 +53,7 @@ __all__ = [
     "MapSlice",
     "MarkdownFile",
     "Mask",
+    "MaskOfDistributions",
     "Memory",
     "Output",
     "OutputDtype",
@@ -69,6 +70,7 @@ __all__ = [
     "Quantiles",
     "Reduce",
     "ReductionName",
+    "ReductionOfPairs",
     "Reference",
     "ReferenceAre",
     "ResultsFile",
@@ -246,8 +248,17 @@ Mask = Annotated[
     typer.Option(
         "--mask",
         metavar="FILE",
-        help="1 (or true) where something counts, else 0: of the shape without the axis, or (compute) of "
-        "one that broadcasts to it all. The divisors follow.",
+        help="1 (or true) where something counts, else 0: of the shape without the axis, or of one that "
+        "broadcasts to it all. The divisors follow.",
+    ),
+]
+MaskOfDistributions = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="1 (or true) where something counts, else 0: of the shape without the axis. The divisors "
+        "follow.",
     ),
 ]
 IgnoreValue = Annotated[
@@ -290,6 +301,14 @@ ReductionName = Annotated[
     typer.Option(
         "--reduction",
         help="Show this one only; none is the per-element map. "
+        "distmean: sum over the axis, mean over the rest. Default: all scalars side by side.",
+    ),
+]
+ReductionOfPairs = Annotated[
+    Literal["none", "sum", "mean", "batchmean", "distmean"] | None,
+    typer.Option(
+        "--reduction",
+        help="Show this one only; not none, for maps are written by --output. "
         "distmean: sum over the axis, mean over the rest. Default: all scalars side by side.",
     ),
 ]
@@ -574,7 +593,7 @@ First = Annotated[
     typer.Argument(
         metavar="[FIRST]",
         help="A suite (.toml), a table of pairs (.csv, .jsonl, or - for stdin); or a directory, a file or a "
-        "quoted pattern of predictions.",
+        "quoted pattern of predictions. What is at a URL is not listed: name each object in a table.",
         show_default=False,
     ),
 ]
@@ -582,7 +601,9 @@ Second = Annotated[
     str | None,
     typer.Argument(
         metavar="[SECOND]",
-        help="The directory or file of targets; after a pattern, {stem} and {path} stand for what matched.",
+        help="The directory or file of targets. After a pattern {stem} is the name of each match, and {path} "
+        "its path below the pattern's directory, both without the ending; in --mask and weights too, and "
+        "there for two directories as well.",
         show_default=False,
     ),
 ]
@@ -609,7 +630,8 @@ GroupBy = Annotated[
     typer.Option(
         "--group-by",
         metavar="PATTERN",
-        help="Groups, or datasets, of one HDF5 file or of two, such as '/layer*'.",
+        help="Groups, or datasets, of one HDF5 file or of two, such as '/layer*'. --mask and weights may "
+        "name a dataset in each group, or have {group} in an address.",
         show_default=False,
     ),
 ]

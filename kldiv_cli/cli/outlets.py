@@ -43,7 +43,7 @@ class Outlets:
         from kldiv_cli.spread import LIMIT
 
         self._spec, self._format, self._reduction = spec, format, reduction
-        self._unmatched = tuple(one.address for one in unmatched)
+        self._unmatched = tuple((one.address, one.role) for one in unmatched)
         self._begun = time.monotonic()
         self._totals = BatchTotals(quantiles=spec.quantiles, kept=LIMIT // len(spec.losses))
         self._lines = batch_lines(format, spec, reduction, precision, names=names, full=full)

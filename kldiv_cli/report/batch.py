@@ -122,7 +122,7 @@ def summary_record(summary: BatchSummary, reduction: Reduction | None = None) ->
         "from_journal": summary.from_journal,
         "failed": [{"pair": name, "error": error} for name, error in summary.failed],
         "not_reached": summary.not_reached,
-        "unmatched": list(summary.unmatched),
+        "unmatched": [address for address, _ in summary.unmatched],
         "bytes": summary.bytes,
         "seconds": summary.seconds,
         "losses": [_loss_record(loss, reduction) for loss in summary.losses],

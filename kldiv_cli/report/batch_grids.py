@@ -146,7 +146,7 @@ def batch_heading(summary: BatchSummary) -> str:
     if summary.losses:
         said = f"{' and '.join(direction_of(loss.loss) for loss in summary.losses)}, in nats; {said}"
     if summary.unmatched:
-        said += f"; {counted(len(summary.unmatched), 'file')} unmatched"
+        said += f"; {len(summary.unmatched)} unmatched"
     return f"{said}; {byte_size(summary.bytes)}"
 
 
@@ -177,7 +177,7 @@ def summary_grids(
 ) -> Iterator[Grid]:
     """What belongs to no pair, the worst; then each loss over all pairs and as their mean."""
     if summary.unmatched:
-        yield _listed(("unmatched",), [(name,) for name in summary.unmatched], "", full=full)
+        yield _listed(("unmatched", "role"), summary.unmatched, "", full=full)
     losses = summary.losses
     for loss in losses:
         if summary.pairs > 1 and loss.worst:
@@ -200,12 +200,11 @@ def summary_grids(
         yield split
 
 
-def _listed(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], tone: Tone, *, full: bool) -> Grid:
+def _listed(columns: tuple[str, str], rows: Sequence[tuple[str, str]], tone: Tone, *, full: bool) -> Grid:
     """Rows of words, of many the first only, and how many more there are."""
     shown = [tuple(map(printable, row)) for row in (rows if full else rows[:_SHOWN])]
     if len(shown) < len(rows):
-        more = (f"and {len(rows) - len(shown)} more", "--full shows all")
-        shown.append(more if len(columns) == len(more) else (", ".join(more),))
+        shown.append((f"and {len(rows) - len(shown)} more", "--full shows all"))
     return Grid(columns, tuple(shown), words=tuple(range(len(columns))), tones=(tone,) * len(shown))
 
 

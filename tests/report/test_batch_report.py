@@ -303,15 +303,16 @@ def test_of_many_failed_pairs_some_are_listed_and_the_rest_counted() -> None:
     assert "bad-59" in written(results, "md", full=True)
 
 
-def test_files_that_belong_to_no_pair_are_counted_and_listed() -> None:
-    names = tuple(f"odd-{k:02}.npy" for k in range(60))
-    summary = dataclasses.replace(summed(RESULTS), unmatched=names)
+def test_what_belongs_to_no_pair_is_counted_and_listed_with_what_it_is() -> None:
+    names = [f"d.h5::/odd-{k:02}" for k in range(60)]
+    unmatched = tuple((name, "group" if k % 2 else "targets") for k, name in enumerate(names))
+    summary = dataclasses.replace(summed(RESULTS), unmatched=unmatched)
     text = written(RESULTS, "plain", summary=summary)
-    assert "1 could not be computed; 60 files unmatched; 192 bytes" in text
-    assert "\nodd-49.npy\nand 10 more, --full shows all\n" in text
-    assert "\nodd-59.npy\n" in written(RESULTS, "plain", summary=summary, full=True)
+    assert "1 could not be computed; 60 unmatched; 192 bytes" in text
+    assert "\nd.h5::/odd-48  targets\nd.h5::/odd-49  group\nand 10 more    --full shows all\n" in text
+    assert "\nd.h5::/odd-59  group\n" in written(RESULTS, "plain", summary=summary, full=True)
     record = strict_json(written(RESULTS, "jsonl", summary=summary).splitlines()[-1])
-    assert record["summary"]["unmatched"] == list(names)
+    assert record["summary"]["unmatched"] == names
 
 
 class Terminal(io.StringIO):
