@@ -19,7 +19,7 @@ from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.batch_pair import BatchPair, as_typed, seen_from_elsewhere
 from kldiv_cli.budget import DEFAULT_MEMORY, Resources, least_memory
 from kldiv_cli.errors import KldivError, UsageError, WorkerDied
-from kldiv_cli.execution import Executor, available_workers, with_task
+from kldiv_cli.execution import POLL_SECONDS, Executor, available_workers, with_task
 from kldiv_cli.findings import counted
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.shapes import map_shape
@@ -39,8 +39,6 @@ _MOST_IN_A_BUNDLE: Final = 32
 """Pairs; some 30 ms, beside which sending them costs nothing."""
 _WAITING: Final = 64
 """Results that may wait to be taken; behind them the workers wait."""
-_POLL_SECONDS: Final = 0.2
-"""On Windows a wait without a timeout can't be interrupted."""
 
 
 def run_batch(
@@ -262,7 +260,7 @@ def _interleaved(
         running = len(threads)
         while running:
             try:
-                result = results.get(timeout=_POLL_SECONDS)
+                result = results.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             if result is None:
@@ -297,5 +295,5 @@ def _put(results: _Results, result: PairResult | BaseException | None, stopped: 
     """Wait until there is room for a result, or until nobody wants it any more."""
     while not stopped.is_set():
         with contextlib.suppress(queue.Full):
-            results.put(result, timeout=_POLL_SECONDS)
+            results.put(result, timeout=POLL_SECONDS)
             return

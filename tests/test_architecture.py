@@ -51,8 +51,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("placement", "apart"),
     ("budget", "engine"),
     ("processes", "cluster"),
+    ("cluster_run",),
     (
         "execution",
+        "pace",
         "process_worker",
         "cluster_worker",
         "block_reader",
@@ -99,7 +101,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "botocore": frozenset({"sources.stores"}),
-    "distributed": frozenset({"cluster"}),
+    "distributed": frozenset({"cluster", "cluster_run"}),
 }
 """The only importers of what is heavy."""
 

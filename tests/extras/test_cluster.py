@@ -143,8 +143,8 @@ def test_results_are_merged_there_and_few_come_back(cluster: Cluster, tasks: int
 def test_more_results_than_are_merged_come_back_in_parts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kldiv_cli.cluster._FAN_IN", 2)
-    monkeypatch.setattr("kldiv_cli.cluster._LARGEST_BUNDLE", 1)
+    monkeypatch.setattr("kldiv_cli.cluster_run._FAN_IN", 2)
+    monkeypatch.setattr("kldiv_cli.cluster_run._LARGEST_BUNDLE", 1)
     results = list(cluster.run(range(37), cluster_tasks.doubled, merge=operator.add))
     assert sum(results) == 37 * 36
     assert 37 // 2**3 <= len(results) <= 37 // 2**3 + 2 * 3 * 2 + 1
@@ -332,7 +332,7 @@ def test_arrays_in_memory_are_sent_unless_they_are_large(
         return repr(evaluate_to(spec, open_inputs(logits, f"{arrays}/a.h5::probs"), resources=resources))
 
     assert compute(Resources(executor=cluster)) == compute(Resources(workers=1))
-    monkeypatch.setattr("kldiv_cli.cluster._MOST_SENT", 1 << 20)
+    monkeypatch.setattr("kldiv_cli.cluster_run._MOST_SENT", 1 << 20)
     with pytest.raises(UsageError, match=r"bytes of arrays in memory.*save them and name the file"):
         compute(Resources(executor=cluster))
 
