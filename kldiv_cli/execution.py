@@ -6,7 +6,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
 __all__ = ["POLL_SECONDS", "Executor", "MakeWorker", "Threads", "available_workers", "run", "with_task"]
@@ -112,7 +112,7 @@ def run(
     make_worker: MakeWorker[Task, Result],
     workers: int,
     abort: Callable[[], None] | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the results of all tasks in no particular order; the first error ends it.
 
     `make_worker` is called once in each thread, for what a worker reuses from task to task. `abort`
