@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("resume",),
     ("batch_plan",),
     ("gate", "batch"),
+    ("batch_worker",),
     ("batch_pair",),
     ("cases",),
     ("pair_sets",),

@@ -26,6 +26,7 @@ import pytest
 from dumps import children_of, is_running, names_of, write_dump, write_pair
 
 from kldiv_cli.__main__ import main
+from kldiv_cli.api import open_inputs
 from kldiv_cli.journal import open_journal
 from kldiv_cli.processes import Processes
 
@@ -435,6 +436,28 @@ def test_a_warning_is_told_and_exits_1_only_if_strict(batch: Batch, dump: Path) 
     assert batch(*DUMP, "--journal", "j", "--strict").code == 1
     spoil(dump)
     assert batch(*DUMP, "--strict").code == 2
+
+
+def test_an_internal_error_is_told_with_its_trace_when_all_other_pairs_are_done(
+    batch: Batch, dump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(predictions: str, *more: Any, **options: Any) -> Any:
+        if predictions == "q/b.npy":
+            raise RuntimeError("what nobody foresaw")
+        return open_inputs(predictions, *more, **options)
+
+    # So they are opened in this process.
+    monkeypatch.setattr("kldiv_cli.batch._LARGE", 0)
+    monkeypatch.setattr("kldiv_cli.batch_worker.open_inputs", opened)
+    run = batch(*DUMP, "--format", "jsonl", "--results", "results.jsonl")
+    assert run.code == 3
+    assert [r["pair"] for r in run.records if r["status"] == "error"] == ["b"]
+    assert len(run.summary["failed"]) == 1
+    assert run.summary["computed"] == run.summary["pairs"] - 1
+    assert Path("results.jsonl").read_text("utf-8").count("\n") == run.out.count("\n")
+    assert "error: b: internal error: RuntimeError: what nobody foresaw; please report it" in run.err
+    assert "in opened" in run.err
+    assert run.err.endswith("kldiv: internal error: please report it with the lines above\n")
 
 
 def test_fail_fast_stops_at_the_first_that_fails_and_keeps_what_was_done(batch: Batch, dump: Path) -> None:
