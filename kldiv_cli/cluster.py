@@ -146,6 +146,11 @@ def _address(where: str, given: str) -> str:
     """The address itself, or that in a file which a scheduler wrote."""
     from distributed.comm import get_address_host_port
 
+    if _is_file(given) and not os.path.lexists(given):
+        raise UsageError(
+            f"{where}: no such file; expected that which dask scheduler --scheduler-file FILE writes, or an "
+            "address such as tcp://10.0.0.1:8786"
+        )
     address = given
     try:
         if os.path.isfile(given):
@@ -158,6 +163,11 @@ def _address(where: str, given: str) -> str:
             "dask scheduler --scheduler-file FILE writes"
         ) from None
     return address
+
+
+def _is_file(given: str) -> bool:
+    """Whether it can only be meant as the name of a file."""
+    return "://" not in given and (given.endswith(".json") or os.path.basename(given) != given)
 
 
 def _threads(client: Client, where: str, patience: float) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import itertools
 import pickle
 import queue
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.cluster_worker import Answer, Run, TaskFailed, dumped, merge_answers, run_tasks, versions
-from kldiv_cli.errors import UsageError, WorkerDied
+from kldiv_cli.errors import ClusterGone, UsageError, WorkerDied
 from kldiv_cli.execution import POLL_SECONDS
 from kldiv_cli.pace import Pace
 
@@ -31,6 +34,8 @@ _BUNDLE_BYTES: Final = 1 << 20
 _FAN_IN: Final = 8
 _LEVELS: Final = 3
 """So often results are merged before they are fetched: until then Dask remembers what they are made of."""
+_DESERTED: Final = 30.0
+"""Seconds without any worker, in which those that were lost may be started again."""
 _MOST_SENT: Final = 64 << 20
 """Bytes of inputs in memory."""
 
@@ -69,6 +74,8 @@ class ClusterRun:
         """All that something still refers to, be it the trace of an error."""
         self._lock = threading.Lock()
         self._cancelled = False
+        self._deserted: float | None = None
+        """Since when there has been no worker."""
 
     def begin(self, make_worker: bytes, merge: bytes) -> None:
         """Send what all tasks have in common to all workers, that none of them has to ask for it."""
@@ -81,10 +88,8 @@ class ClusterRun:
             self._run = self._client.submit(Run, make_worker, merge, versions(), pure=False)
             self._known.add(self._run)
         with self._faults():
-            error = self._run.exception()
-            if error is not None:
-                raise error
-            self._client.replicate([self._run])
+            self._check(self._run)
+            self._awaited(self._client.replicate([self._run], asynchronous=True))
 
     def results(self, tasks: Iterator[Any], told: Callable[[Any], None]) -> Iterator[Any]:
         while self._fill(tasks):
@@ -93,7 +98,7 @@ class ClusterRun:
                 try:
                     bundles.append((future, self._finished(future)))
                 except Exception as error:
-                    if self._failed is None:
+                    if self._failed is None or isinstance(error, ClusterGone):
                         raise
                     lost = self._pending.pop(future)
                     bundles.append((future, lost))
@@ -143,10 +148,33 @@ class ClusterRun:
             try:
                 finished.append(self._completed.get(timeout=POLL_SECONDS))
             except queue.Empty:
-                # What is submitted while there is no connection is never heard of again.
-                if self._client.status != "running":
-                    raise self._gone() from None
+                self._look()
         return finished
+
+    def _awaited(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """What Dask comes to, for which it would wait for ever where nobody is left to answer."""
+        answer = asyncio.run_coroutine_threadsafe(asked, self._client.loop.asyncio_loop)
+        try:
+            while not _is_done(answer):
+                self._look()
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def _look(self) -> None:
+        """See whether there is anybody to wait for."""
+        # What is submitted while there is no connection is never heard of again.
+        if self._client.status != "running":
+            raise self._gone() from None
+        with self._faults():
+            deserted = not self._client.nthreads()
+        now = time.monotonic()
+        self._deserted = (self._deserted or now) if deserted else None
+        if self._deserted is not None and now - self._deserted > _DESERTED:
+            raise ClusterGone(
+                f"{self._where}: has had no workers for {_DESERTED:g} s; look into the log of the last ones "
+                "(out of memory?), start others and run again"
+            )
 
     def _finished(self, future: Future) -> _Bundle:
         """Strike a future off that is done, unless it failed."""
@@ -154,10 +182,14 @@ class ClusterRun:
             with self._faults():
                 # Raises too if it was cancelled, as all are when the connection is lost; there is none if it
                 # was lost with its worker, and has been made again.
-                error = future.exception()
-                if error is not None:
-                    raise error
+                self._check(future)
         return self._pending.pop(future)
+
+    def _check(self, future: Future) -> None:
+        """Raise the error that a future ended in."""
+        error = self._awaited(future.exception(asynchronous=True))
+        if error is not None:
+            raise error
 
     def _is_ready(self, future: Future, bundle: _Bundle) -> bool:
         """Whether it is to be fetched; else it waits for others that it is merged with."""
@@ -182,7 +214,7 @@ class ClusterRun:
         if not futures:
             return
         with self._faults():
-            fetched = self._client.gather(futures)
+            fetched = self._awaited(self._client.gather(futures, asynchronous=True))
         for future in futures:
             self._pending.pop(future, None)
         for contents in fetched:
@@ -209,5 +241,10 @@ class ClusterRun:
         except (CancelledError, CommClosedError):
             raise self._gone() from None
 
-    def _gone(self) -> WorkerDied:
-        return WorkerDied(f"{self._where}: is gone, and with it what was computed; run again")
+    def _gone(self) -> ClusterGone:
+        return ClusterGone(f"{self._where}: is gone, and with it what was computed; run again")
+
+
+def _is_done(answer: concurrent.futures.Future[Any]) -> bool:
+    """Whether it is there after a moment; on Windows a wait without a timeout can't be interrupted."""
+    return bool(concurrent.futures.wait([answer], POLL_SECONDS).done)
