@@ -29,7 +29,7 @@ from dumps import (
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.batch import run_batch, workers_within
 from kldiv_cli.batch_pair import BatchPair, Outputs
-from kldiv_cli.errors import UsageError
+from kldiv_cli.errors import ClusterGone, UsageError
 from kldiv_cli.execution import Executor, Threads
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.processes import Processes
@@ -89,6 +89,13 @@ class Elsewhere(Threads):
         for bundle in tasks:
             work(bundle)
             yield work(bundle)
+
+
+class Gone(Threads):
+    """A cluster that was lost."""
+
+    def run(self, tasks, make_worker, **options):  # type: ignore[no-untyped-def]
+        raise ClusterGone("the cluster: is gone")
 
 
 def with_map(pair: BatchPair, directory: Path) -> BatchPair:
@@ -369,6 +376,13 @@ def test_what_a_cluster_does_again_replaces_its_own_maps_and_no_others(
     check_all(results, pairs, {"002"})
     assert by_name(results)["002"].error == "maps/002.npy: exists; overwrite it with --force"
     assert theirs.read_bytes() == b"of somebody else"
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("rows", [6, 300], ids=["small", "large"])
+def test_a_cluster_that_is_gone_is_the_fault_of_no_pair(tmp_path: Path, rows: int) -> None:
+    with pytest.raises(ClusterGone, match="the cluster: is gone"):
+        list(run_batch(write_dump(tmp_path, 3, rows=rows), Gone(2)))
 
 
 # An end before the end
