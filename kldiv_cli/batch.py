@@ -7,40 +7,33 @@ is the death of the process that computed it.
 from __future__ import annotations
 
 import contextlib
-import math
+import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from kldiv_cli.api import evaluate_to, open_inputs
-from kldiv_cli.batch_pair import BatchPair, as_typed, seen_from_elsewhere
+from kldiv_cli.batch_pair import BatchPair, is_written, replacing, with_files
+from kldiv_cli.batch_worker import Bundle, Progress, bundle_worker, compute_pair, failed_pair
 from kldiv_cli.budget import DEFAULT_MEMORY, Resources, least_memory
-from kldiv_cli.errors import KldivError, UsageError, WorkerDied
-from kldiv_cli.execution import Executor, available_workers, with_task
+from kldiv_cli.errors import ClusterGone, UsageError, WorkerDied
+from kldiv_cli.execution import POLL_SECONDS, Executor, available_workers, with_task
 from kldiv_cli.findings import counted
-from kldiv_cli.pair_result import PairResult, result_of
-from kldiv_cli.shapes import map_shape
-from kldiv_cli.sinks import make_directory
-from kldiv_cli.sources import Inputs
-from kldiv_cli.urls import shown
+from kldiv_cli.pace import Pace
+from kldiv_cli.pair_result import PairResult
 
 __all__ = ["Progress", "run_batch", "workers_within"]
 
-Progress = Callable[[float], None]
-"""Told how many bytes were done since it was last called."""
-
 _LARGE: Final = 64 << 20
 """Bytes; more are spread over the workers, less are done by one of them."""
-_OF_A_BUNDLE: Final = 8 << 20
-_MOST_IN_A_BUNDLE: Final = 32
-"""Pairs; some 30 ms, beside which sending them costs nothing."""
+_BUNDLE_SECONDS: Final = 0.03
+"""Of work in a bundle, beside which sending it costs nothing; as much may be lost."""
+_LARGEST_BUNDLE: Final = 64
+"""Pairs."""
+_BUNDLE_BYTES: Final = 8 << 20
 _WAITING: Final = 64
 """Results that may wait to be taken; behind them the workers wait."""
-_POLL_SECONDS: Final = 0.2
-"""On Windows a wait without a timeout can't be interrupted."""
 
 
 def run_batch(
@@ -55,18 +48,6 @@ def run_batch(
     Who stops asking for results stops all that is under way, and nothing can run on the executor
     after that.
     """
-    if executor.here:
-        yield from _run(pairs, executor, memory, progress)
-        return
-    typed = {pair.name: pair for pair in pairs}
-    sent = {pair.name: seen_from_elsewhere(pair) for pair in pairs}
-    for result in _run(list(sent.values()), executor, memory, progress):
-        yield as_typed(result, sent[result.name], typed[result.name])
-
-
-def _run(
-    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress | None
-) -> Iterator[PairResult]:
     told = progress or (lambda done: None)
     small = [pair for pair in pairs if pair.size <= _LARGE]
     large = [pair for pair in pairs if pair.size > _LARGE]
@@ -109,60 +90,8 @@ def _least(pairs: Iterable[BatchPair]) -> int:
     return max(least_memory(len(pair.inputs)) for pair in pairs)
 
 
-# One pair
-
-
-def _compute(pair: BatchPair, resources: Resources, progress: Progress | None = None) -> PairResult:
-    """A pair's result, or what is wrong with it."""
-    start = time.perf_counter()
-    try:
-        inputs = open_inputs(pair.predictions, pair.targets, **pair.files, allow_external=pair.allow_external)
-        for address in pair.outputs.addresses:
-            make_directory(address)
-        size = sum(math.prod(source.shape) * source.dtype.itemsize for source in inputs.all())
-        evaluations = evaluate_to(
-            pair.spec,
-            inputs,
-            **pair.outputs._asdict(),
-            resources=resources,
-            progress=None if progress is None else _in_bytes(pair, inputs, progress),
-            totals=True,
-        )
-    except (KldivError, MemoryError) as error:
-        return _failed(pair, error, time.perf_counter() - start)
-    seconds = time.perf_counter() - start
-    addresses = (shown(pair.predictions), shown(pair.targets))
-    return result_of(pair.name, addresses, evaluations, bytes=size, seconds=seconds)
-
-
-def _failed(pair: BatchPair, error: Exception, seconds: float = 0.0) -> PairResult:
-    return PairResult(
-        name=pair.name,
-        predictions=shown(pair.predictions),
-        targets=shown(pair.targets),
-        error=_problem(error),
-        seconds=seconds,
-    )
-
-
-def _problem(error: Exception) -> str:
-    """What a pair's result says of an error."""
-    if isinstance(error, KldivError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "out of memory; give --memory a smaller SIZE, or take fewer --workers"
-    return f"internal error: {type(error).__name__}: {error}; please report it"
-
-
-def _in_bytes(pair: BatchPair, inputs: Inputs, progress: Progress) -> Callable[[int], None]:
-    """What is told of elements, told of the pair's share of all that is read."""
-    of_element = pair.size / max(1, math.prod(map_shape(pair.spec, inputs)))
-    return lambda done: progress(done * of_element)
-
-
 # Small ones
 
-Bundle = tuple[BatchPair, ...]
 Failed = Callable[[Bundle, Exception], list[PairResult]]
 
 
@@ -175,44 +104,63 @@ def _bundled(
     pair whose worker died, for it may have been killed for what another one took.
     """
     resources = Resources(workers=1, memory=_share(pairs, executor.workers, memory))
-    work = partial(_bundle_worker, resources)
+    work = partial(bundle_worker, resources, None if executor.here else os.getcwd())
     sizes = {pair.name: pair.size for pair in pairs}
-    again: list[Bundle] = []
+    pace = Pace(_BUNDLE_SECONDS, _LARGEST_BUNDLE)
+    again: list[BatchPair] = []
 
     def first(bundle: Bundle, error: Exception) -> list[PairResult]:
         if len(bundle) == 1 and not isinstance(error, WorkerDied):
             return last(bundle, error)
-        again.extend((pair,) for pair in bundle)
+        again.extend(bundle)
         return []
 
     def last(bundle: Bundle, error: Exception) -> list[PairResult]:
-        return [_failed(pair, error) for pair in bundle]
+        return [failed_pair(pair, error) for pair in bundle]
 
     def computed(bundles: Iterable[Bundle], failed: Failed) -> Iterator[PairResult]:
         for results in executor.run(bundles, work, failed=failed):
+            if seconds := sum(result.seconds for result in results):
+                pace.learn(len(results), seconds)
             for result in results:
                 progress(sizes[result.name])
                 yield result
 
-    yield from computed(_bundles(pairs, executor.workers), first)
-    yield from computed(again, last)
+    sent = _Sent(pairs, executor)
+    yield from computed(_bundles(sent, pace), first)
+    yield from computed(((sent.again(pair),) for pair in again), last)
 
 
-def _bundles(pairs: Sequence[BatchPair], workers: int) -> Iterator[Bundle]:
-    """Neighbours that together are worth sending, and not so many that a worker waits for another's."""
-    most = max(1, min(_MOST_IN_A_BUNDLE, len(pairs) // (4 * workers)))
+class _Sent:
+    """Pairs as they are sent to workers, where what they write is not in the way when they are sent again."""
+
+    def __init__(self, pairs: Iterable[BatchPair], executor: Executor) -> None:
+        self._pairs, self._here = pairs, executor.here
+        self._new: set[str] = set()
+        """Pairs of whose outputs there was none before."""
+
+    def __iter__(self) -> Iterator[BatchPair]:
+        for pair in self._pairs:
+            if pair.outputs.addresses and not any(map(is_written, pair.outputs.addresses)):
+                self._new.add(pair.name)
+            # A cluster sends what a lost worker had begun to another one by itself.
+            yield pair if self._here else with_files(self.again(pair))
+
+    def again(self, pair: BatchPair) -> BatchPair:
+        return replacing(pair) if pair.name in self._new else pair
+
+
+def _bundles(pairs: Iterable[BatchPair], pace: Pace) -> Iterator[Bundle]:
+    """Neighbours that together are worth sending, by what is known when they are asked for."""
     bundle: list[BatchPair] = []
     for pair in pairs:
-        if bundle and (len(bundle) == most or sum(p.size for p in bundle) + pair.size > _OF_A_BUNDLE):
+        full = len(bundle) >= pace.bundle() or sum(p.size for p in bundle) + pair.size > _BUNDLE_BYTES
+        if bundle and full:
             yield tuple(bundle)
             bundle = []
         bundle.append(pair)
     if bundle:
         yield tuple(bundle)
-
-
-def _bundle_worker(resources: Resources) -> Callable[[Bundle], list[PairResult]]:
-    return lambda bundle: [_compute(pair, resources) for pair in bundle]
 
 
 # Large ones
@@ -225,21 +173,47 @@ def _spread(
     resources = Resources(memory=memory, executor=executor)
     for pair in pairs:
         told = _Told(progress)
-        _, result = with_task(partial(_compute, resources=resources, progress=told), _failed)(pair)
-        told(pair.size - told.done)
+        result = _tried(pair, partial(compute_pair, resources=resources, progress=told), told)
+        told.rest(pair.size)
         yield result
 
 
+def _tried(pair: BatchPair, work: Callable[[BatchPair], PairResult], told: _Told) -> PairResult:
+    """The result of a pair; one over which a worker died has a second chance, as a small one has."""
+
+    def first(pair: BatchPair, error: Exception) -> PairResult:
+        if not isinstance(error, WorkerDied) or isinstance(error, ClusterGone):
+            return last(pair, error)
+        told.begin_again()
+        return with_task(work, last)(pair)[1]
+
+    def last(pair: BatchPair, error: Exception) -> PairResult:
+        if isinstance(error, ClusterGone):
+            raise error
+        return failed_pair(pair, error)
+
+    return with_task(work, first)(pair)[1]
+
+
 class _Told:
-    """Passes progress on, and knows how much that was: of a pair that fails the rest is told at its end."""
+    """Passes progress on, of a pair that is tried again what goes beyond the first time."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self.done = 0.0
+        self._told = self._reached = 0.0
 
     def __call__(self, done: float) -> None:
-        self.done += done
-        self._progress(done)
+        self.rest(self._reached + done)
+
+    def rest(self, reached: float) -> None:
+        """Tell what is still untold when so much is done."""
+        self._reached = reached
+        if reached > self._told:
+            more, self._told = reached - self._told, reached
+            self._progress(more)
+
+    def begin_again(self) -> None:
+        self._reached = 0.0
 
 
 # All of them
@@ -262,7 +236,7 @@ def _interleaved(
         running = len(threads)
         while running:
             try:
-                result = results.get(timeout=_POLL_SECONDS)
+                result = results.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             if result is None:
@@ -297,5 +271,5 @@ def _put(results: _Results, result: PairResult | BaseException | None, stopped: 
     """Wait until there is room for a result, or until nobody wants it any more."""
     while not stopped.is_set():
         with contextlib.suppress(queue.Full):
-            results.put(result, timeout=_POLL_SECONDS)
+            results.put(result, timeout=POLL_SECONDS)
             return

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.addresses import joined
+from kldiv_cli.errors import InputError
 from kldiv_cli.pair_result import PairResult
+from kldiv_cli.sources import parse_address
+from kldiv_cli.sources.files import open_file
+from kldiv_cli.sources.readable import File
 from kldiv_cli.spec import Spec
-from kldiv_cli.urls import shown
+from kldiv_cli.urls import is_remote, shown
 
-__all__ = ["NO_OUTPUTS", "BatchPair", "Outputs", "as_typed", "seen_from_elsewhere"]
+__all__ = [
+    "NO_OUTPUTS",
+    "BatchPair",
+    "Outputs",
+    "as_typed",
+    "is_written",
+    "replacing",
+    "seen_from",
+    "with_files",
+]
 
 
 class Outputs(NamedTuple):
@@ -45,6 +59,8 @@ class BatchPair:
     outputs: Outputs = NO_OUTPUTS
     size: int = 0
     """Bytes that are to be read for it, as far as is known before."""
+    found: tuple[File, ...] = ()
+    """Files of this machine as they were found here, for a worker on another one to look for."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -57,18 +73,39 @@ class BatchPair:
         return {"predictions": self.predictions, "targets": self.targets, **self.files}
 
 
-def seen_from_elsewhere(pair: BatchPair) -> BatchPair:
-    """The pair with addresses that are the same in any directory."""
-    here = os.getcwd()
+def is_written(address: str) -> bool:
+    """Whether there is anything where an output goes."""
+    return os.path.lexists(address.partition("::")[0])
+
+
+def replacing(pair: BatchPair) -> BatchPair:
+    """The pair, which may replace what is there of its outputs."""
+    return replace(pair, outputs=pair.outputs._replace(force=True))
+
+
+def with_files(pair: BatchPair) -> BatchPair:
+    """The pair with what a worker elsewhere should see; whoever opens the pair tells of what isn't here."""
+    return replace(pair, found=tuple(_found(pair)))
+
+
+def _found(pair: BatchPair) -> Iterator[File]:
+    for path in dict.fromkeys(parse_address(address).path for address in pair.inputs):
+        with contextlib.suppress(InputError):
+            if not is_remote(path):
+                yield open_file(path)
+
+
+def seen_from(directory: str, pair: BatchPair) -> BatchPair:
+    """The pair with addresses that lead from any directory to what they name in this one."""
     outputs = pair.outputs
     return replace(
         pair,
-        predictions=joined(here, pair.predictions),
-        targets=joined(here, pair.targets),
-        files={role: joined(here, address) for role, address in pair.files.items()},
+        predictions=joined(directory, pair.predictions),
+        targets=joined(directory, pair.targets),
+        files={role: joined(directory, address) for role, address in pair.files.items()},
         outputs=outputs._replace(
-            output=outputs.output and joined(here, outputs.output),
-            distributions=outputs.distributions and joined(here, outputs.distributions),
+            output=outputs.output and joined(directory, outputs.output),
+            distributions=outputs.distributions and joined(directory, outputs.distributions),
         ),
     )
 

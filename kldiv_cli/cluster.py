@@ -1,4 +1,4 @@
-"""A cluster of Dask that runs tasks: blocks go there in bundles, and what they come to is merged there.
+"""A cluster of Dask that runs tasks, once it is found and its workers are such that results are the same.
 
 It is the user's: it is neither started nor stopped here, and nothing of a run is left on it.
 """
@@ -6,34 +6,21 @@ It is the user's: it is neither started nor stopped here, and nothing of a run i
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import os
-import pickle
-import queue
 import sys
-import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from kldiv_cli.cluster_worker import (
-    Answer,
-    Run,
-    TaskFailed,
-    check_alike,
-    dumped,
-    merge_answers,
-    run_tasks,
-    versions,
-)
+from kldiv_cli.cluster_run import ClusterRun
+from kldiv_cli.cluster_worker import check_alike, dumped, versions
 from kldiv_cli.errors import UsageError, WorkerDied
 from kldiv_cli.execution import MakeWorker
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 __all__ = ["Cluster", "connect"]
 
@@ -43,12 +30,6 @@ Result = TypeVar("Result")
 _PATIENCE: Final = 10.0
 """Seconds that a scheduler has to answer, and then to have a worker."""
 _FAREWELL: Final = 2.0
-_POLL_SECONDS: Final = 0.2
-_IN_FLIGHT: Final = 3
-"""Bundles for each thread of the cluster: one that runs, and others that are there when it is done."""
-_BUNDLE_SECONDS: Final = 0.075
-"""Of work in a bundle, of which Dask takes about a millisecond for itself."""
-_LARGEST_BUNDLE: Final = 64
 _LOGGERS: Final = (
     "asyncio",
     "distributed",
@@ -57,13 +38,6 @@ _LOGGERS: Final = (
     "tornado",
     "tornado.application",
 )
-_BUNDLE_BYTES: Final = 1 << 20
-"""Of results in a bundle that are not merged."""
-_FAN_IN: Final = 8
-_LEVELS: Final = 3
-"""So often results are merged before they are fetched: until then Dask remembers what they are made of."""
-_MOST_SENT: Final = 64 << 20
-"""Bytes of inputs in memory."""
 
 
 def connect(address: str, patience: float = _PATIENCE) -> Cluster:
@@ -104,7 +78,7 @@ class Cluster:
     def __init__(self, client: Client, workers: int, where: str) -> None:
         self.workers = workers
         self._client, self._where = client, where
-        self._calls: set[_Call] = set()
+        self._runs: set[ClusterRun] = set()
         self._aborted = False
 
     def __enter__(self) -> Self:
@@ -129,223 +103,22 @@ class Cluster:
     ) -> Iterator[Result]:
         if self._aborted:
             raise WorkerDied(f"{self._where}: the computation has ended")
-        call = _Call(self._client, self.workers, self._where, merge is not None, failed)
-        self._calls.add(call)
+        run = ClusterRun(self._client, self.workers, self._where, merge is not None, failed)
+        self._runs.add(run)
         try:
-            call.begin(dumped(make_worker), dumped(merge))
-            yield from call.results(iter(tasks), told or (lambda task: None))
+            run.begin(dumped(make_worker), dumped(merge))
+            yield from run.results(iter(tasks), told or (lambda task: None))
         except BaseException:
-            call.cancel()
+            run.cancel()
             raise
         finally:
-            self._calls.discard(call)
+            self._runs.discard(run)
 
     def abort(self) -> None:
         """Take off the cluster what runs there."""
         self._aborted = True
-        for call in list(self._calls):
-            call.cancel()
-
-
-class _Bundle(NamedTuple):
-    """What a future is of: tasks, or what has been merged of them."""
-
-    tasks: tuple[Any, ...]
-    level: int = 0
-
-
-class _Call:
-    """One run of tasks."""
-
-    def __init__(
-        self,
-        client: Client,
-        workers: int,
-        where: str,
-        together: bool,
-        failed: Callable[[Any, Exception], Any] | None,
-    ) -> None:
-        """Where tasks may have `failed` each has a future of its own, for that of another would be lost."""
-        self._client, self._where, self._together, self._failed = client, where, together, failed
-        self._completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        """What is done; `as_completed` of Dask may miss it and then looks again after 0.1 s only."""
-        # A task that waits on a worker when another kills it is suspected too.
-        self._most = workers if failed else _IN_FLIGHT * workers
-        self._pace = _Pace(workers)
-        self._pending: dict[Future, _Bundle] = {}
-        self._merged: list[list[Future]] = [[] for _ in range(_LEVELS)]
-        """By how often they were merged: what waits until there is enough to merge."""
-        self._known: weakref.WeakSet[Future] = weakref.WeakSet()
-        """All that something still refers to, be it the trace of an error."""
-        self._lock = threading.Lock()
-        self._cancelled = False
-
-    def begin(self, make_worker: bytes, merge: bytes) -> None:
-        """Send what all tasks have in common to all workers, that none of them has to ask for it."""
-        if len(make_worker) > _MOST_SENT:
-            raise UsageError(
-                f"{self._where}: {len(make_worker)} bytes of arrays in memory, expected at most "
-                f"{_MOST_SENT} to be sent there; save them and name the file"
-            )
-        with self._lock:
-            self._run = self._client.submit(Run, make_worker, merge, versions(), pure=False)
-            self._known.add(self._run)
-        with self._faults():
-            error = self._run.exception()
-            if error is not None:
-                raise error
-            self._client.replicate([self._run])
-
-    def results(self, tasks: Iterator[Any], told: Callable[[Any], None]) -> Iterator[Any]:
-        while self._fill(tasks):
-            bundles: list[tuple[Future, _Bundle]] = []
-            for future in self._next():
-                try:
-                    bundles.append((future, self._finished(future)))
-                except Exception as error:
-                    if self._failed is None:
-                        raise
-                    lost = self._pending.pop(future)
-                    bundles.append((future, lost))
-                    yield from (self._failed(task, error) for task in lost.tasks)
-            for _, bundle in bundles:
-                for task in bundle.tasks:
-                    told(task)
-            done = ((future, bundle) for future, bundle in bundles if future.status == "finished")
-            ready = [future for future, bundle in done if self._is_ready(future, bundle)]
-            yield from self._fetched(ready)
-        yield from self._fetched(self._rest())
-
-    def cancel(self) -> None:
-        """Let nothing of it run on or begin, and let go of what it holds there; from any thread."""
-        with self._lock:
-            self._cancelled = True
-            known = list(self._known)
-        with contextlib.suppress(OSError, TimeoutError):
-            self._client.cancel(known, force=True)
-
-    def _fill(self, tasks: Iterator[Any]) -> bool:
-        """Submit as many tasks as may be under way; whether any are."""
-        while len(self._pending) < self._most:
-            bundle = tuple(itertools.islice(tasks, 1 if self._failed else self._pace.bundle()))
-            if not bundle:
-                break
-            self._submit(_Bundle(bundle), run_tasks, dumped(bundle), together=self._together)
-        return bool(self._pending)
-
-    def _submit(
-        self, bundle: _Bundle, function: Callable[..., bytes], *arguments: Any, **options: Any
-    ) -> Future:
-        with self._lock:
-            if self._cancelled:
-                raise WorkerDied(f"{self._where}: the computation has ended")
-            future = self._client.submit(function, self._run, *arguments, pure=False, **options)
-            self._known.add(future)
-        self._pending[future] = bundle
-        future.add_done_callback(self._completed.put)
-        return future
-
-    def _next(self) -> list[Future]:
-        """All that is done, once anything is."""
-        finished: list[Future] = []
-        while not finished or not self._completed.empty():
-            # On Windows a wait without a timeout can't be interrupted.
-            try:
-                finished.append(self._completed.get(timeout=_POLL_SECONDS))
-            except queue.Empty:
-                # What is submitted while there is no connection is never heard of again.
-                if self._client.status != "running":
-                    raise self._gone() from None
-        return finished
-
-    def _finished(self, future: Future) -> _Bundle:
-        """Strike a future off that is done, unless it failed."""
-        if future.status != "finished":
-            with self._faults():
-                # Raises too if it was cancelled, as all are when the connection is lost; there is none if it
-                # was lost with its worker, and has been made again.
-                error = future.exception()
-                if error is not None:
-                    raise error
-        return self._pending.pop(future)
-
-    def _is_ready(self, future: Future, bundle: _Bundle) -> bool:
-        """Whether it is to be fetched; else it waits for others that it is merged with."""
-        if not self._together or bundle.level == _LEVELS or self._pace.is_unknown:
-            return True
-        waiting = self._merged[bundle.level]
-        waiting.append(future)
-        if len(waiting) == _FAN_IN:
-            self._submit(_Bundle((), bundle.level + 1), merge_answers, list(waiting))
-            waiting.clear()
-        return False
-
-    def _rest(self) -> list[Future]:
-        """All that still waits, merged into one."""
-        rest = [future for waiting in self._merged for future in waiting]
-        while len(rest) > 1:
-            groups = [rest[start : start + _FAN_IN] for start in range(0, len(rest), _FAN_IN)]
-            rest = [self._submit(_Bundle(()), merge_answers, group) for group in groups]
-        return rest
-
-    def _fetched(self, futures: list[Future]) -> Iterator[Any]:
-        if not futures:
-            return
-        with self._faults():
-            fetched = self._client.gather(futures)
-        for future in futures:
-            self._pending.pop(future, None)
-        for contents in fetched:
-            answer: Answer = pickle.loads(contents)  # noqa: S301 - from the user's cluster
-            self._pace.learn(answer, 0 if self._together else len(contents))
-            yield from answer.results
-
-    @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
-        """What went wrong in a task as it is, and with the cluster in our words."""
-        from distributed import CancelledError, KilledWorker
-        from distributed.comm import CommClosedError
-
-        try:
-            yield
-        except TaskFailed as error:
-            raise error.error() from None
-        except KilledWorker as error:
-            raise WorkerDied(
-                f"{self._where}: {error.allowed_failures + 1} workers died over the same blocks, last "
-                f"{error.last_worker.address}; out of memory? see its log, or give --memory a smaller SIZE"
-            ) from None
-        except (CancelledError, CommClosedError):
-            raise self._gone() from None
-
-    def _gone(self) -> WorkerDied:
-        return WorkerDied(f"{self._where}: is gone, and with it what was computed; run again")
-
-
-class _Pace:
-    """How many tasks are worth a bundle, by how long the last ones took there, and how much they came to."""
-
-    def __init__(self, workers: int) -> None:
-        self._unknown = 2 * workers
-        self._seconds: float | None = None
-        """Of a task."""
-        self._most = _LARGEST_BUNDLE
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether too few answers were seen: a thread's first task takes longer than others."""
-        return self._unknown > 0
-
-    def learn(self, answer: Answer, size: int) -> None:
-        self._unknown -= 1
-        seconds = answer.seconds / answer.tasks
-        self._seconds = seconds if self._seconds is None else (self._seconds + seconds) / 2
-        self._most = max(1, min(_LARGEST_BUNDLE, _BUNDLE_BYTES * answer.tasks // max(size, 1)))
-
-    def bundle(self) -> int:
-        if self._seconds is None:
-            return 1
-        return max(1, min(self._most, int(_BUNDLE_SECONDS / max(self._seconds, 1e-9))))
+        for run in list(self._runs):
+            run.cancel()
 
 
 def _client_class() -> type[Client]:
@@ -373,6 +146,11 @@ def _address(where: str, given: str) -> str:
     """The address itself, or that in a file which a scheduler wrote."""
     from distributed.comm import get_address_host_port
 
+    if _is_file(given) and not os.path.lexists(given):
+        raise UsageError(
+            f"{where}: no such file; expected that which dask scheduler --scheduler-file FILE writes, or an "
+            "address such as tcp://10.0.0.1:8786"
+        )
     address = given
     try:
         if os.path.isfile(given):
@@ -385,6 +163,11 @@ def _address(where: str, given: str) -> str:
             "dask scheduler --scheduler-file FILE writes"
         ) from None
     return address
+
+
+def _is_file(given: str) -> bool:
+    """Whether it can only be meant as the name of a file."""
+    return "://" not in given and (given.endswith(".json") or os.path.basename(given) != given)
 
 
 def _threads(client: Client, where: str, patience: float) -> int:

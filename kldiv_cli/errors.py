@@ -12,12 +12,14 @@ KldivError
 │   └── DomainError                  values outside the range a loss is defined on
 ├── OutputError (OSError)            an output that can't be written
 └── WorkerDied                       a process that computed has gone, with all it had begun
+    └── ClusterGone                  all of them have, or can't be reached any more
 """
 
 from __future__ import annotations
 
 __all__ = [
     "AxisError",
+    "ClusterGone",
     "DatasetError",
     "DomainError",
     "FormatError",
@@ -81,3 +83,7 @@ class OutputError(KldivError, OSError):
 
 class WorkerDied(KldivError):
     """A process that computed was killed, or crashed."""
+
+
+class ClusterGone(WorkerDied):
+    """A cluster that computed has no workers any more, or can't be reached."""

@@ -6,16 +6,16 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Final, Protocol, TypeVar
 
-__all__ = ["Executor", "MakeWorker", "Threads", "available_workers", "run", "with_task"]
+__all__ = ["POLL_SECONDS", "Executor", "MakeWorker", "Threads", "available_workers", "run", "with_task"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 MakeWorker = Callable[[], Callable[[Task], Result]]
 
-_POLL_SECONDS = 0.2
+POLL_SECONDS: Final = 0.2
 """On Windows a wait without a timeout can't be interrupted."""
 _AHEAD = 4
 """Results that each worker may have made before they are taken: more would only pile up."""
@@ -112,7 +112,7 @@ def run(
     make_worker: MakeWorker[Task, Result],
     workers: int,
     abort: Callable[[], None] | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the results of all tasks in no particular order; the first error ends it.
 
     `make_worker` is called once in each thread, for what a worker reuses from task to task. `abort`
@@ -151,7 +151,7 @@ class _Pool:
         running = self._workers
         while running:
             try:
-                outcome, error = self._outcomes.get(timeout=_POLL_SECONDS)
+                outcome, error = self._outcomes.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             self._room.release()

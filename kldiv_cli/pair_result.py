@@ -27,6 +27,8 @@ class PairResult:
     totals: Mapping[Loss, Totals] = field(default_factory=dict)
     """What it adds to the totals of each loss."""
     error: str | None = None
+    defect: Exception | None = None
+    """What was raised, if that is a fault of this program's and none of the pair's."""
     bytes: int = 0
     """What the arrays take, as they are stored in memory."""
     seconds: float = 0.0

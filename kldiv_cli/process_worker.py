@@ -14,8 +14,6 @@ from typing import IO, Any, Final
 
 __all__ = ["read_frame", "serve", "write_frame"]
 
-_REMEMBERED: Final = 2
-"""So many workers are kept, with their memory: of those that run at the same time."""
 _LENGTH: Final = 8
 
 
@@ -42,7 +40,8 @@ class _Dismissed(BaseException):
 def serve() -> None:
     """Answer requests until there are no more: a task, and what makes a worker if that is new.
 
-    An answer is a result, or the error in its place, and the numbers of the workers that are kept.
+    A worker is kept, with its memory, for as long as its run is among those that have not ended. An
+    answer is a result, or the error in its place, and the numbers of the workers that are kept.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Results make no cycles, yet looking for some takes a share of each small task.
@@ -80,10 +79,11 @@ def _streams() -> tuple[IO[bytes], IO[bytes]]:
 
 def _answer(request: bytes, workers: dict[int, Callable[[Any], Any]]) -> bytes:
     try:
-        number, make_worker, task = pickle.loads(request)  # noqa: S301 - from the process that started this one
+        # From the process that started this one.
+        number, make_worker, task, running = pickle.loads(request)  # noqa: S301
+        for ended in workers.keys() - running:
+            del workers[ended]
         if number not in workers:
-            while len(workers) >= _REMEMBERED:
-                del workers[next(iter(workers))]
             workers[number] = pickle.loads(make_worker)()  # noqa: S301
         return pickle.dumps((workers[number](task), None, tuple(workers)), pickle.HIGHEST_PROTOCOL)
     except _Dismissed:

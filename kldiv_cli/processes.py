@@ -53,6 +53,8 @@ class Processes:
             self._idle.put(None)
         self._lock = threading.Lock()
         self._alive: set[_Process] = set()
+        self._running: frozenset[int] = frozenset()
+        """The numbers of the runs that have not ended."""
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -72,11 +74,14 @@ class Processes:
         told: Callable[[Task], None] | None = None,
         failed: Callable[[Task, Exception], Result] | None = None,
     ) -> Iterator[Result]:
-        call = _Call(self, next(_NUMBERS), pickle.dumps(make_worker, pickle.HIGHEST_PROTOCOL))
-        for task, result in execution.run(tasks, lambda: with_task(call, failed), self.workers, self.abort):
-            if told is not None:
-                told(task)
-            yield result
+        with self._numbered() as number:
+            call = _Call(self, number, pickle.dumps(make_worker, pickle.HIGHEST_PROTOCOL))
+            done = execution.run(tasks, lambda: with_task(call, failed), self.workers, self.abort)
+            with contextlib.closing(done):
+                for task, result in done:
+                    if told is not None:
+                        told(task)
+                    yield result
 
     def abort(self) -> None:
         """End all processes at once; what is still asked of them is that they died.
@@ -121,6 +126,22 @@ class Processes:
         finally:
             self._idle.put(process)
 
+    @contextlib.contextmanager
+    def _numbered(self) -> Iterator[int]:
+        """The number of a run, whose workers are kept until it has ended."""
+        number = next(_NUMBERS)
+        with self._lock:
+            self._running |= {number}
+        try:
+            yield number
+        finally:
+            with self._lock:
+                self._running -= {number}
+
+    @property
+    def running(self) -> frozenset[int]:
+        return self._running
+
     def _start(self) -> _Process:
         with self._lock:
             if self._closed:
@@ -138,7 +159,7 @@ class _Call:
 
     def __call__(self, task: Any) -> Any:
         with self._processes.lend() as process:
-            return process.call(self._number, self._make_worker, task)
+            return process.call(self._number, self._make_worker, task, self._processes.running)
 
 
 class _Process:
@@ -165,7 +186,7 @@ class _Process:
         self._known: tuple[int, ...] = ()
         """The workers that it has by now."""
 
-    def call(self, number: int, make_worker: bytes, task: Any) -> Any:
+    def call(self, number: int, make_worker: bytes, task: Any, running: frozenset[int]) -> Any:
         """The result of a task, or the error that it ended in.
 
         Raises
@@ -174,7 +195,9 @@ class _Process:
             The process did not live to tell.
         """
         known = number in self._known
-        request = pickle.dumps((number, None if known else make_worker, task), pickle.HIGHEST_PROTOCOL)
+        request = pickle.dumps(
+            (number, None if known else make_worker, task, running), pickle.HIGHEST_PROTOCOL
+        )
         try:
             write_frame(self._requests, request)
             answer = read_frame(self._answers)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from kldiv_cli.batch import Progress, run_batch
-from kldiv_cli.batch_pair import BatchPair
+from kldiv_cli.batch_pair import BatchPair, is_written, replacing
 from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.execution import Executor
 from kldiv_cli.journal import Journal, JournalReader
@@ -84,7 +83,7 @@ def is_finished(pair: BatchPair, journal: JournalReader, stamps: Stamps) -> bool
 
 def _stored(pair: BatchPair, journal: JournalReader, stamps: Stamps) -> PairResult | None:
     """What the journal has of a pair; nothing if its files are gone, or can't be told from changed ones."""
-    if stamps.are_known(pair) and all(map(_is_there, pair.outputs.addresses)):
+    if stamps.are_known(pair) and all(map(is_written, pair.outputs.addresses)):
         return journal.finished(pair.name, stamps.of(pair))
     return None
 
@@ -92,12 +91,10 @@ def _stored(pair: BatchPair, journal: JournalReader, stamps: Stamps) -> PairResu
 def _begun(pair: BatchPair, journal: Journal) -> BatchPair:
     """The pair, which may replace what a run with this journal has written for it."""
     addresses = pair.outputs.addresses
-    if not addresses or journal.has_begun(pair.name, addresses):
-        return replace(pair, outputs=pair.outputs._replace(force=bool(addresses)))
-    if pair.outputs.force or not any(map(_is_there, addresses)):
+    if not addresses:
+        return pair
+    if journal.has_begun(pair.name, addresses):
+        return replacing(pair)
+    if pair.outputs.force or not any(map(is_written, addresses)):
         journal.begin(pair.name, addresses)
     return pair
-
-
-def _is_there(address: str) -> bool:
-    return os.path.lexists(address.partition("::")[0])

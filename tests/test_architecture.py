@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("resume",),
     ("batch_plan",),
     ("gate", "batch"),
+    ("batch_worker",),
     ("batch_pair",),
     ("cases",),
     ("pair_sets",),
@@ -53,8 +54,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("placement", "apart"),
     ("budget", "engine"),
     ("processes", "cluster"),
+    ("cluster_run",),
     (
         "execution",
+        "pace",
         "process_worker",
         "cluster_worker",
         "block_reader",
@@ -102,7 +105,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "botocore": frozenset({"sources.stores"}),
-    "distributed": frozenset({"cluster"}),
+    "distributed": frozenset({"cluster", "cluster_run"}),
 }
 """The only importers of what is heavy."""
 

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from dumps import (
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.batch import run_batch, workers_within
 from kldiv_cli.batch_pair import BatchPair, Outputs
-from kldiv_cli.errors import UsageError
+from kldiv_cli.errors import ClusterGone, UsageError
 from kldiv_cli.execution import Executor, Threads
 from kldiv_cli.pair_result import PairResult, result_of
 from kldiv_cli.processes import Processes
@@ -55,6 +56,50 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kldiv_cli.batch._LARGE", 4096)
     monkeypatch.setattr("kldiv_cli.budget._SMALLEST_BLOCK", 100)
     monkeypatch.setattr("kldiv_cli.budget._LARGEST_BLOCK", 100)
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs go in bundles from the first one on."""
+    monkeypatch.setattr("kldiv_cli.batch.Pace.bundle", lambda pace: 8)
+
+
+class Paced(Threads):
+    """One thread, on which each pair is said to take so long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1)
+        self._seconds = seconds
+        self.bundles: list[tuple[BatchPair, ...]] = []
+
+    def run(self, tasks, make_worker, **options):  # type: ignore[no-untyped-def]
+        work = make_worker()
+        for bundle in tasks:
+            self.bundles.append(bundle)
+            yield [dataclasses.replace(result, seconds=self._seconds) for result in work(bundle)]
+
+
+class Elsewhere(Threads):
+    """What a cluster does whose workers are lost with all they have done, and done again by others."""
+
+    here = False
+
+    def run(self, tasks, make_worker, **options):  # type: ignore[no-untyped-def]
+        work = make_worker()
+        for bundle in tasks:
+            work(bundle)
+            yield work(bundle)
+
+
+class Gone(Threads):
+    """A cluster that was lost."""
+
+    def run(self, tasks, make_worker, **options):  # type: ignore[no-untyped-def]
+        raise ClusterGone("the cluster: is gone")
+
+
+def with_map(pair: BatchPair, directory: Path) -> BatchPair:
+    return dataclasses.replace(pair, outputs=Outputs(output=str(directory / "maps" / f"{pair.name}.npy")))
 
 
 def alone(pair: BatchPair) -> PairResult:
@@ -166,6 +211,28 @@ def test_maps_go_to_files_of_their_own_whose_directories_are_made(executor: Exec
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+# Bundles
+
+
+def test_slow_pairs_go_one_by_one(tmp_path: Path) -> None:
+    executor, pairs = Paced(1.0), write_dump(tmp_path, 40)
+    check_all(list(run_batch(pairs, executor)), pairs)
+    assert list(map(len, executor.bundles)) == [1] * 40
+
+
+def test_quick_pairs_go_in_bundles_once_it_is_known_that_they_are(tmp_path: Path) -> None:
+    executor, pairs = Paced(0.0011), write_dump(tmp_path, 100)
+    check_all(list(run_batch(pairs, executor)), pairs)
+    assert list(map(len, executor.bundles)) == [1, 27, 27, 27, 18]
+
+
+def test_a_bundle_is_of_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, pairs = Paced(1e-6), write_dump(tmp_path, 40)
+    monkeypatch.setattr("kldiv_cli.batch._BUNDLE_BYTES", 3 * pairs[0].size)
+    check_all(list(run_batch(pairs, executor)), pairs)
+    assert [len(bundle) for bundle in executor.bundles] == [1, *[3] * 13]
+
+
 # Bad pairs
 
 
@@ -220,13 +287,20 @@ def test_an_error_that_was_not_foreseen_is_the_pairs_own(
     del pairs[-1]
     results = list(run_batch(pairs, executor))
     check_all(results, pairs, {"bad"})
-    assert str(by_name(results)["bad"].error).startswith(expected)
+    bad = by_name(results)["bad"]
+    assert str(bad.error).startswith(expected)
+    if isinstance(error, MemoryError):
+        assert bad.defect is None
+    else:
+        assert bad.defect is not None
+        assert "dumps.py" in "".join(traceback.format_exception(bad.defect)), "it is told where it was raised"
 
 
 # Workers that die
 
 
 @posix
+@pytest.mark.usefixtures("bundled")
 @pytest.mark.parametrize(("name", "count"), [("SIGKILL", 3), ("SIGSEGV", 80)], ids=["alone", "in a bundle"])
 def test_a_worker_that_dies_costs_the_pair_it_died_of(tmp_path: Path, name: str, count: int) -> None:
     pairs = write_dump(tmp_path, count)
@@ -238,6 +312,7 @@ def test_a_worker_that_dies_costs_the_pair_it_died_of(tmp_path: Path, name: str,
 
 
 @posix
+@pytest.mark.usefixtures("bundled")
 @pytest.mark.parametrize("count", [3, 80], ids=["alone", "in a bundle"])
 def test_a_worker_that_is_killed_once_costs_nothing(tmp_path: Path, count: int) -> None:
     pairs = write_dump(tmp_path, count)
@@ -256,6 +331,58 @@ def test_a_worker_of_a_large_pair_that_dies_costs_that_pair(tmp_path: Path) -> N
         results = list(run_batch(pairs, pool))
     check_all(results, pairs, {"large"})
     assert "killed by SIGKILL" in str(by_name(results)["large"].error)
+
+
+@posix
+@pytest.mark.usefixtures("small_blocks")
+def test_a_worker_of_a_large_pair_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
+    pairs = [*write_dump(tmp_path, 3), *write_dump(tmp_path, ["large", "other"], rows=300)]
+    sent = list(pairs)
+    sent[-2] = pair_in(tmp_path, "large", trapped_spec(dying(signal.SIGKILL, tmp_path / "killed")))
+    steps: list[float] = []
+    with Processes(2) as pool:
+        check_all(list(run_batch(sent, pool, progress=steps.append)), pairs)
+    assert (tmp_path / "killed").exists()
+    assert sum(steps) == pytest.approx(sum(pair.size for pair in pairs))
+
+
+@posix
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize("how", ["killed", "raised"])
+def test_what_is_done_again_replaces_its_own_maps_and_no_others(tmp_path: Path, how: str) -> None:
+    pairs = [with_map(pair, tmp_path) for pair in write_dump(tmp_path, 16)]
+    spring = dying(signal.SIGKILL) if how == "killed" else raising(RuntimeError("what nobody foresaw"))
+    pairs[5] = dataclasses.replace(pairs[5], files=Trap(spring))
+    theirs = tmp_path / "maps" / "006.npy"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"of somebody else")
+    with Processes(2) as pool:
+        results = list(run_batch(pairs, pool))
+    check_all(results, pairs, {"005", "006"})
+    assert "exists; overwrite it with --force" in str(by_name(results)["006"].error)
+    assert theirs.read_bytes() == b"of somebody else"
+    assert len(list(theirs.parent.iterdir())) == 15
+
+
+def test_what_a_cluster_does_again_replaces_its_own_maps_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = [with_map(pair, Path()) for pair in write_dump(Path(), 5)]
+    theirs = tmp_path / "maps" / "002.npy"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"of somebody else")
+    results = list(run_batch(pairs, Elsewhere(1)))
+    check_all(results, pairs, {"002"})
+    assert by_name(results)["002"].error == "maps/002.npy: exists; overwrite it with --force"
+    assert theirs.read_bytes() == b"of somebody else"
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("rows", [6, 300], ids=["small", "large"])
+def test_a_cluster_that_is_gone_is_the_fault_of_no_pair(tmp_path: Path, rows: int) -> None:
+    with pytest.raises(ClusterGone, match="the cluster: is gone"):
+        list(run_batch(write_dump(tmp_path, 3, rows=rows), Gone(2)))
 
 
 # An end before the end

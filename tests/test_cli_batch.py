@@ -27,6 +27,7 @@ import pytest
 from dumps import children_of, is_running, names_of, write_dump, write_pair
 
 from kldiv_cli.__main__ import main
+from kldiv_cli.api import open_inputs
 from kldiv_cli.journal import open_journal
 from kldiv_cli.processes import Processes
 
@@ -66,9 +67,12 @@ class _Lent:
     @contextlib.contextmanager
     def __call__(self, workers: int) -> Iterator[Processes]:
         self.asked.append(workers)
-        if workers not in self._pools or self._pools[workers]._closed:
+        if workers not in self._pools:
             self._pools[workers] = Processes(workers)
-        yield self._pools[workers]
+        pool = self._pools[workers]
+        yield pool
+        if pool._closed:
+            self._pools.pop(workers).close()
 
     def end(self) -> None:
         for pool in self._pools.values():
@@ -534,6 +538,28 @@ def test_a_warning_is_told_and_exits_1_only_if_strict(batch: Batch, dump: Path) 
     assert batch(*DUMP, "--strict").code == 2
 
 
+def test_an_internal_error_is_told_with_its_trace_when_all_other_pairs_are_done(
+    batch: Batch, dump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(predictions: str, *more: Any, **options: Any) -> Any:
+        if predictions == "q/b.npy":
+            raise RuntimeError("what nobody foresaw")
+        return open_inputs(predictions, *more, **options)
+
+    # So they are opened in this process.
+    monkeypatch.setattr("kldiv_cli.batch._LARGE", 0)
+    monkeypatch.setattr("kldiv_cli.batch_worker.open_inputs", opened)
+    run = batch(*DUMP, "--format", "jsonl", "--results", "results.jsonl")
+    assert run.code == 3
+    assert [r["pair"] for r in run.records if r["status"] == "error"] == ["b"]
+    assert len(run.summary["failed"]) == 1
+    assert run.summary["computed"] == run.summary["pairs"] - 1
+    assert Path("results.jsonl").read_text("utf-8").count("\n") == run.out.count("\n")
+    assert "error: b: internal error: RuntimeError: what nobody foresaw; please report it" in run.err
+    assert "in opened" in run.err
+    assert run.err.endswith("kldiv: internal error: please report it with the lines above\n")
+
+
 def test_fail_fast_stops_at_the_first_that_fails_and_keeps_what_was_done(batch: Batch, dump: Path) -> None:
     write_dump(dump, names_of(60))
     spoil(dump, "003")
@@ -715,24 +741,40 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, **{**defaults, **options})
 
 
+def write_zeros(name: str, rows: int) -> None:
+    """A pair that takes long, and no room on the disk."""
+    for part in ("q", "p"):
+        np.lib.format.open_memmap(f"{part}/{name}.npy", "w+", np.float32, (rows, 10)).flush()  # type: ignore[no-untyped-call]
+
+
 @pytest.fixture
 def slow(dump: Path) -> Path:
-    """A dump with pairs that take long: all zeros, which take no room."""
-    shape = (3_000_000, 10)
-    for name in ("y", "z"):
-        for part in ("q", "p"):
-            np.lib.format.open_memmap(f"{part}/{name}.npy", "w+", np.float32, shape).flush()  # type: ignore[no-untyped-call]
+    """A dump with two pairs that take long."""
+    write_zeros("y", 3_000_000)
+    write_zeros("z", 3_000_000)
     return dump
 
 
 @posix
 @pytest.mark.parametrize("format", ["jsonl", "csv", "plain"])
-def test_a_pair_is_seen_as_soon_as_it_is_done(slow: Path, format: str) -> None:
+def test_a_pair_is_seen_as_soon_as_it_is_done(dump: Path, format: str) -> None:
+    """While another one is computed, which would take a minute."""
+    write_zeros("z", 200_000_000)
     process = start(*DUMP, "--format", format)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2 + (format != "jsonl"))]
-    assert process.poll() is None
+    running = process.poll() is None
+    process.terminate()
+    process.communicate(timeout=SECONDS)
+    assert running
     assert lines[-1].endswith(b"\n")
+
+
+@posix
+def test_a_reader_that_has_seen_enough_ends_it_quietly(slow: Path) -> None:
+    process = start(*DUMP, "--format", "jsonl")
+    assert process.stdout is not None
+    process.stdout.readline()
     process.stdout.close()
     _, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, err) == (141, b"")

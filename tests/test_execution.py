@@ -167,7 +167,7 @@ def test_leaving_early_stops_the_threads_and_takes_no_more_tasks(workers: int) -
     taken = itertools.count()
     results = run(taken, doubled, workers)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     first = next(taken)
     time.sleep(0.02)
     assert next(taken) == first + 1
@@ -180,7 +180,7 @@ def test_results_that_nobody_takes_do_not_pile_up(workers: int) -> None:
     next(results)
     time.sleep(0.05)
     assert next(taken) <= 1 + 5 * workers
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -210,7 +210,7 @@ def test_stopping_waits_for_the_tasks_under_way(workers: int) -> None:
 
     results = run(itertools.count(), make_worker, workers)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not running
 
 
@@ -218,7 +218,7 @@ def test_nothing_runs_before_the_first_result_is_asked_for() -> None:
     before = threading.active_count()
     results = run(range(3), failing_at(0), 2)
     assert threading.active_count() == before
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 def test_there_is_at_least_one_processor_to_use() -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -88,6 +91,36 @@ def unsendable() -> Callable[[int], int]:
     return work
 
 
+class Counted:
+    """A worker that answers how many of its kind there are."""
+
+    alive: ClassVar[weakref.WeakSet[Counted]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.alive.add(self)
+
+    def __call__(self, task: int) -> int:
+        return len(self.alive)
+
+
+def counting() -> Callable[[int], int]:
+    return Counted()
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[object, ...]:
+        return _read_in, (os.getpid(),)
+
+
+def _read_in(pid: int) -> None:
+    if os.getpid() != pid:
+        raise ValueError("not to be read here")
+
+
+def unreadable() -> Callable[[int], Unreadable]:
+    return lambda task: Unreadable()
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Processes]:
     with Processes(2) as pool:
@@ -149,6 +182,22 @@ def test_what_is_printed_there_is_no_answer(processes: Processes, capfd: pytest.
     with Processes(1) as one:
         assert list(one.run(range(3), printing)) == [0, 1, 2]
     assert capfd.readouterr().out == ""
+
+
+def test_workers_are_let_go_with_their_run() -> None:
+    with Processes(1) as one:
+        assert [list(one.run(range(3), counting)) for _ in range(3)] == [[1, 1, 1]] * 3
+
+
+def test_an_answer_that_can_not_be_read_is_an_error_that_costs_other_runs_nothing() -> None:
+    with Processes(1) as one:
+        runs = [one.run(itertools.count(), doubled) for _ in range(3)]
+        begun = [next(run) for run in runs]
+        with pytest.raises(ValueError, match="not to be read here"):
+            list(one.run(range(1), unreadable))
+        for run, first in zip(runs, begun, strict=True):
+            assert [first, *itertools.islice(run, 20)] == list(range(0, 42, 2))
+            run.close()  # type: ignore[attr-defined]
 
 
 @posix

@@ -53,6 +53,7 @@ class Outlets:
         self._pairs = self._from_journal = 0
         self._failed: list[tuple[str, str]] = []
         self._warned = self._started = False
+        self._defect: Exception | None = None
 
     def open_results(
         self, address: str | None, inputs: Sequence[str], stack: contextlib.ExitStack, *, force: bool
@@ -83,6 +84,7 @@ class Outlets:
         self._from_journal += from_journal
         if result.error is not None:
             self._failed.append((result.name, result.error))
+        self._defect = self._defect or result.defect
         self._warned = self._warned or _has_warning(result)
         tell_pair(self._told, result)
         self._write(self._lines.pair(result))
@@ -105,6 +107,9 @@ class Outlets:
         if summary.not_reached:
             said = f"{summary.not_reached} of {counted(summary.pairs, 'pair')} not reached"
             tell("note", f"{said}: stopped at the first that failed, as --fail-fast says")
+        # An internal error is told as any other one, only that all other pairs are done first.
+        if self._defect is not None:
+            raise self._defect
         if self._failed:
             return 2
         return int(strict and self._warned)

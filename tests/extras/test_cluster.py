@@ -7,6 +7,7 @@ import itertools
 import json
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,9 +30,11 @@ from distributed import Client
 from kldiv_cli import check, compare, evaluate
 from kldiv_cli.__main__ import main
 from kldiv_cli.api import evaluate_to, open_inputs
+from kldiv_cli.batch import run_batch
+from kldiv_cli.batch_pair import BatchPair, with_files
 from kldiv_cli.budget import Resources
 from kldiv_cli.cluster import Cluster, connect
-from kldiv_cli.errors import InputChanged, InputError, InputNotFound, UsageError, WorkerDied
+from kldiv_cli.errors import ClusterGone, InputChanged, InputError, InputNotFound, UsageError, WorkerDied
 from kldiv_cli.spec import resolve_spec
 
 ROOT = Path(__file__).parents[2]
@@ -143,8 +146,8 @@ def test_results_are_merged_there_and_few_come_back(cluster: Cluster, tasks: int
 def test_more_results_than_are_merged_come_back_in_parts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kldiv_cli.cluster._FAN_IN", 2)
-    monkeypatch.setattr("kldiv_cli.cluster._LARGEST_BUNDLE", 1)
+    monkeypatch.setattr("kldiv_cli.cluster_run._FAN_IN", 2)
+    monkeypatch.setattr("kldiv_cli.cluster_run._LARGEST_BUNDLE", 1)
     results = list(cluster.run(range(37), cluster_tasks.doubled, merge=operator.add))
     assert sum(results) == 37 * 36
     assert 37 // 2**3 <= len(results) <= 37 // 2**3 + 2 * 3 * 2 + 1
@@ -332,7 +335,7 @@ def test_arrays_in_memory_are_sent_unless_they_are_large(
         return repr(evaluate_to(spec, open_inputs(logits, f"{arrays}/a.h5::probs"), resources=resources))
 
     assert compute(Resources(executor=cluster)) == compute(Resources(workers=1))
-    monkeypatch.setattr("kldiv_cli.cluster._MOST_SENT", 1 << 20)
+    monkeypatch.setattr("kldiv_cli.cluster_run._MOST_SENT", 1 << 20)
     with pytest.raises(UsageError, match=r"bytes of arrays in memory.*save them and name the file"):
         compute(Resources(executor=cluster))
 
@@ -406,8 +409,24 @@ def test_tasks_that_kill_every_worker_and_a_scheduler_that_is_gone_are_an_error_
             next(results)
             dask.scheduler.kill()
             dask.scheduler.wait()
-            with pytest.raises(WorkerDied, match=r"scheduler tcp://[^ ]+: is gone"):
+            with pytest.raises(ClusterGone, match=r"scheduler tcp://[^ ]+: is gone"):
                 list(results)
+
+
+@posix
+@pytest.mark.parametrize("merge", [None, operator.add], ids=["alone", "merged"])
+def test_a_cluster_without_any_workers_left_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: Callable[[int, int], int] | None
+) -> None:
+    monkeypatch.setattr("kldiv_cli.cluster_run._DESERTED", 0.5)
+    with scheduling(tmp_path) as dask, dask.worker() as worker, connect(dask.address) as cluster:
+        results = cluster.run(itertools.count(), partial(cluster_tasks.slow, 0.02), merge=merge)
+        next(results)
+        worker.kill()
+        for run in (results, cluster.run(range(3), cluster_tasks.doubled)):
+            with pytest.raises(ClusterGone, match=r"has had no workers for 0\.5 s; ") as caught:
+                list(run)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -416,6 +435,8 @@ def test_tasks_that_kill_every_worker_and_a_scheduler_that_is_gone_are_an_error_
         ("nonsense", "missing port number"),
         ("udp://10.0.0.1:8786", "unknown address scheme"),
         ("127.0.0.1:1", "no answer from a Dask scheduler"),
+        ("scheduler.json", r"^scheduler scheduler\.json: no such file; expected that which dask scheduler"),
+        ("nowhere/scheduler", r"^scheduler nowhere/scheduler: no such file; expected"),
         (str(SAMPLES / "baseline.json"), "expected an address such as tcp://10.0.0.1:8786, or the file"),
     ],
 )
@@ -467,6 +488,38 @@ def test_a_file_that_workers_do_not_see_is_named_with_what_to_do(
     Path(name).write_bytes(b"\0" * 100)
     with pytest.raises(InputChanged, match=rf"^{name}: a worker on .* sees 100 bytes at /.*, expected \d+"):
         evaluate_to(spec, inputs, resources=Resources(executor=cluster))
+
+
+def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = []
+    for name in ("good", "moved", "other", "missing"):
+        np.save(f"{name}.npy", np.full((4, 2), 0.5))
+        spec = resolve_spec(predictions_are="probs")
+        pairs.append(
+            BatchPair(name=name, predictions=f"{name}.npy", targets=f"{name}.npy", spec=spec, size=1)
+        )
+    Path("missing.npy").unlink()
+
+    def sent(pair: BatchPair) -> BatchPair:
+        found = with_files(pair)
+        if pair.name == "moved":
+            Path("moved.npy").rename("moved")
+        elif pair.name == "other":
+            Path("other.npy").write_bytes(b"another file")
+        return found
+
+    monkeypatch.setattr("kldiv_cli.batch.with_files", sent)
+    errors = {result.name: str(result.error) for result in run_batch(pairs, cluster)}
+    assert errors["good"] == "None"
+    assert errors["missing"] == "missing.npy: no such file"
+    seen = re.escape(str(tmp_path))
+    assert re.match(rf"moved\.npy: a worker on .* can't see {seen}/moved\.npy .*file system", errors["moved"])
+    assert re.match(
+        rf"other\.npy: a worker on .* sees 12 bytes at {seen}/other\.npy, expected 192", errors["other"]
+    )
 
 
 def test_external_storage_that_a_worker_would_take_from_elsewhere_is_refused(
@@ -569,14 +622,19 @@ def test_dask_is_imported_only_for_a_cluster() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def write_huge(path: Path) -> None:
+    """An array that takes minutes to be read, and no room on the disk."""
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 1000), np.float32))
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (1 << 22, 1000)})
+        file.truncate(file.tell() + 4 * 1000 * (1 << 22))
+
+
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_what_runs_on_the_cluster(dask: Dask, tmp_path: Path, number: signal.Signals) -> None:
     huge = tmp_path / "huge.npy"
-    header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 1000), np.float32))
-    with huge.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (1 << 22, 1000)})
-        file.truncate(file.tell() + 4 * 1000 * (1 << 22))
+    write_huge(huge)
     command = [sys.executable, "-m", "kldiv_cli", "compute", str(huge), str(huge), "--log-softmax", "-1"]
     process = subprocess.Popen(
         [*command, "--scheduler", dask.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -588,6 +646,35 @@ def test_a_signal_ends_what_runs_on_the_cluster(dask: Dask, tmp_path: Path, numb
     assert time.monotonic() - start < 10
     assert (process.returncode, out, err) == (128 + number, "", "")
     wait(lambda: dask.tasks() == 0, 5)
+
+
+@posix
+def test_an_interrupted_batch_leaves_the_cluster_to_others_and_keeps_what_was_done(
+    dask: Dask, cluster: Cluster, tmp_path: Path
+) -> None:
+    for part in ("q", "p"):
+        (tmp_path / part).mkdir()
+        write_huge(tmp_path / part / "huge.npy")
+        for number in range(9):
+            np.save(tmp_path / part / f"{number}.npy", np.zeros((4, 3), np.float32))
+    journal = tmp_path / "run.jsonl"
+    command = [sys.executable, "-m", "kldiv_cli", "batch", "q", "p", "--log-softmax", "-1"]
+    process = subprocess.Popen(
+        [*command, "--targets-are", "logits", "--journal", str(journal), "--scheduler", dask.address],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait(lambda: journal.exists() and journal.read_text().count("\n") == 1 + 9 and dask.tasks() > 3)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - start < 10
+    assert (process.returncode, err) == (130, "")
+    wait(lambda: dask.tasks() == 0, 5)
+    assert sorted(cluster.run(range(9), cluster_tasks.doubled)) == list(range(0, 18, 2))
+    assert journal.read_text().count('"status":"ok"') == 9
 
 
 @posix
