@@ -15,6 +15,8 @@ from typing import IO, Any, Final
 __all__ = ["read_frame", "serve", "write_frame"]
 
 _LENGTH: Final = 8
+_SOON: Final = 0.01
+"""Seconds."""
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
@@ -67,7 +69,17 @@ def _serve() -> None:
 
 def _dismiss(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.unraisablehook = _dismiss_again
     raise _Dismissed
+
+
+def _dismiss_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """A callback can't pass the exception on; it is raised anew behind it."""
+    if unraisable.exc_type is not _Dismissed:
+        sys.__unraisablehook__(unraisable)
+    elif hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _dismiss)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
 
 
 def _streams() -> tuple[IO[bytes], IO[bytes]]:

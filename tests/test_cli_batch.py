@@ -850,6 +850,21 @@ def test_on_a_terminal_it_is_seen_running_and_ends_in_a_table(
     assert "error: c: " in seen.replace("\n", "")
 
 
+@posix
+def test_a_terminal_that_is_gone_ends_it_as_one_that_is_gone(dump: Path) -> None:
+    pty = pytest.importorskip("pty")
+    write_zeros("z", 200_000_000)
+    child, terminal = pty.fork()
+    if child == 0:
+        command = [sys.executable, "-m", "kldiv_cli", "batch", *DUMP, "--journal", "j"]
+        os.execve(sys.executable, command, {**os.environ, "TERM": "xterm"})
+    while lines_in(Path("j")) < 6:
+        assert os.read(terminal, 65536), "something is drawn all the time"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
+    assert lines_in(Path("j")) == 6
+
+
 def on_terminal(*arguments: str, columns: int, variables: dict[str, str]) -> tuple[int, str]:
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()

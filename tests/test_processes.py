@@ -66,6 +66,23 @@ def dying(how: int) -> Callable[[int], int]:
     return work
 
 
+class Deaf:
+    """Is told to end while nothing that it raises can be passed on."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+
+def deaf() -> Callable[[int], int]:
+    def work(task: int) -> int:
+        Deaf()
+        time.sleep(30)
+        return task
+
+    return work
+
+
 def leaving() -> Callable[[int], int]:
     return lambda task: os._exit(5)
 
@@ -207,6 +224,15 @@ def test_a_process_that_dies_is_named_with_its_signal_and_replaced(name: str) ->
         with pytest.raises(WorkerDied, match=name):
             list(pool.run(range(10), partial(dying, getattr(signal, name))))
         assert sorted(pool.run(range(10), doubled)) == list(range(0, 20, 2))
+
+
+@posix
+def test_a_dismissal_lost_in_a_callback_comes_again_and_nothing_is_said_of_the_loss(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with Processes(1) as pool, pytest.raises(WorkerDied, match="SIGTERM"):
+        list(pool.run(range(1), deaf))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_process_that_leaves_is_named_with_its_exit_code() -> None:

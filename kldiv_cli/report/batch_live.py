@@ -26,7 +26,7 @@ from kldiv_cli.pair_result import PairResult
 from kldiv_cli.record import value_at
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.report.batch_grids import byte_size, leading
-from kldiv_cli.report.console import console_for
+from kldiv_cli.report.console import console_for, drawn
 from kldiv_cli.report.layout import ELLIPSIS, number
 from kldiv_cli.report.table import DIGITS, TONES
 from kldiv_cli.spec import Spec
@@ -200,11 +200,12 @@ def live_batch(
     console = console_for(sys.stderr)
     batch = LiveBatch(spec, reduction, sizes, table=table)
     # Results go to stdout as they are: only what is said on stderr is moved above what is drawn.
-    with Live(
+    live = Live(
         console=console,
         get_renderable=lambda: batch.frame(console),
         refresh_per_second=_FRAMES,
         transient=True,
         redirect_stdout=False,
-    ):
+    )
+    with drawn(live):
         yield batch

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from kldiv_cli.errors import OutputError
@@ -13,12 +14,15 @@ from kldiv_cli.streams import harmless, printable, say
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
+    from rich.progress import Progress
 
 __all__ = [
     "UNLIMITED",
     "Format",
     "colours",
     "console_for",
+    "drawn",
     "is_terminal",
     "resolve_format",
     "tell",
@@ -79,6 +83,17 @@ def console_for(stream: TextIO) -> Console:
 def _colour_system(terminal: bool) -> Literal["auto", "256"]:
     """What the terminal says it can do; where there is none, or a dumb one, what FORCE_COLOR wants."""
     return "auto" if terminal and os.environ.get("TERM") != "dumb" else "256"
+
+
+@contextlib.contextmanager
+def drawn(view: Live | Progress) -> Iterator[None]:
+    """Draw a view while it lasts; that its terminal is gone at the end is no fault of what it showed."""
+    view.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            view.stop()
 
 
 def write(text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from kldiv_cli.reductions import Reduction
-from kldiv_cli.report.console import Format, console_for, is_terminal, resolve_format
+from kldiv_cli.report.console import Format, console_for, drawn, is_terminal, resolve_format
 from kldiv_cli.shapes import map_shape
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
@@ -85,6 +85,7 @@ def _bar(
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console_for(sys.stderr), transient=True) as bar:
+    bar = Progress(*columns, console=console_for(sys.stderr), transient=True)
+    with drawn(bar):
         task = bar.add_task("", total=size)
         yield lambda done: bar.advance(task, done * bytes_per_element)
