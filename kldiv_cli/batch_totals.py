@@ -6,7 +6,7 @@ exact until they are rounded once, counts are integers, and the worst pairs are 
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import math
 from array import array
 from collections.abc import Mapping
@@ -64,12 +64,6 @@ class BatchTotals:
         for record in result.records:
             self._sum(record["loss"]).add_record(result.name, record)
 
-    def merge(self, other: BatchTotals) -> None:
-        """Take in all that another has taken in."""
-        self._counts = self._counts.merge(other.counts)
-        for loss, of_loss in other._sums.items():
-            self._sum(loss).merge(of_loss)
-
     @property
     def counts(self) -> BatchCounts:
         """How many pairs were taken in."""
@@ -98,7 +92,7 @@ class _LossSum:
 
     def add_totals(self, totals: Totals) -> None:
         self._spread.add(totals.losses.spread)
-        bare = totals._replace(losses=totals.losses._replace(spread=FewValues()))
+        bare = totals.with_spread(FewValues())
         self._totals = bare if self._totals is None else self._totals.merge(bare)
 
     def add_record(self, name: str, record: Mapping[str, Any]) -> None:
@@ -110,23 +104,17 @@ class _LossSum:
             if value is not None:
                 values.append(value)
                 if reduction == self._worst_by:
-                    self._rank([WorstPair(name, value)])
-
-    def merge(self, other: _LossSum) -> None:
-        if other._totals is not None:
-            self.add_totals(other._complete)
-        for reduction, values in other._values.items():
-            self._values[reduction].extend(values)
-        if other._worst:
-            self._rank(other._worst)
+                    self._rank(WorstPair(name, value))
 
     def result(self, loss: Loss, quantiles: tuple[float, ...]) -> LossSummary:
-        totals = self._complete
+        totals = self._totals or Totals()
+        with self._spread.lent() as spread:
+            statistics = totals.with_spread(spread).statistics(loss, quantiles)
         tops = totals.same_tops
         return LossSummary(
             loss=loss,
             scalars=totals.scalars(loss),
-            statistics=totals.statistics(loss, quantiles),
+            statistics=statistics,
             top1=None if tops is None else share_of(tops, totals.distributions),
             by_target=totals.by_target,
             macro={name: _mean(values) for name, values in self._values.items() if values},
@@ -134,16 +122,12 @@ class _LossSum:
             worst=tuple(self._worst),
         )
 
-    @property
-    def _complete(self) -> Totals:
-        totals = self._totals or Totals()
-        return totals._replace(losses=totals.losses._replace(spread=self._spread.spread))
-
-    def _rank(self, pairs: list[WorstPair]) -> None:
+    def _rank(self, pair: WorstPair) -> None:
         """Most pairs are better than all that are kept, and cost one comparison."""
         room = len(self._worst) < self._size
-        if room or (self._worst and min(map(_badness, pairs)) < _badness(self._worst[-1])):
-            self._worst = heapq.nsmallest(self._size, [*self._worst, *pairs], key=_badness)
+        if room or (self._worst and _badness(pair) < _badness(self._worst[-1])):
+            bisect.insort(self._worst, pair, key=_badness)
+            del self._worst[self._size :]
 
 
 def _mean(values: array[float]) -> Estimate:

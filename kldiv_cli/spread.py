@@ -6,7 +6,9 @@ more than `LIMIT`, else their histogram.
 
 from __future__ import annotations
 
+import contextlib
 from array import array
+from collections.abc import Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,7 +29,7 @@ _BINNED: Final = 1 << 17
 class FewValues(NamedTuple):
     """Every value."""
 
-    stored: bytes = b""
+    stored: bytes | memoryview = b""
     """Float64 in ascending order, which is the same whatever the values came in."""
 
     @property
@@ -92,14 +94,16 @@ class GrowingSpread:
         if not self._few and len(self._values) > min(self._limit, _BINNED):
             self._bin()
 
-    @property
-    def spread(self) -> Spread:
-        """What was added so far; it shares no memory with what is still to grow."""
-        if self._few:
-            np.frombuffer(self._values).sort()
-            return FewValues(self._values.tobytes())
-        self._bin()
-        return self._histogram.histogram
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Spread]:
+        """What was added so far, where it lies: nothing can be added until it is given back."""
+        if not self._few:
+            self._bin()
+            yield self._histogram.histogram
+            return
+        np.frombuffer(self._values).sort()
+        with memoryview(self._values).cast("B") as stored:
+            yield FewValues(stored)
 
     def _bin(self) -> None:
         values = np.frombuffer(self._values)

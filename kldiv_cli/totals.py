@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kldiv_cli.partials import merged
 from kldiv_cli.reductions import Divisors, Scalars, reduce_sum
 from kldiv_cli.spec import Loss
-from kldiv_cli.spread import binned
+from kldiv_cli.spread import Spread, binned
 from kldiv_cli.statistics import Sketch, Statistics, Unit
 from kldiv_cli.target_split import TargetSplit
 
@@ -48,7 +48,11 @@ class Totals(NamedTuple):
     @property
     def binned(self) -> Totals:
         """The same with a histogram in place of all values."""
-        return self._replace(losses=self.losses._replace(spread=binned(self.losses.spread)))
+        return self.with_spread(binned(self.losses.spread))
+
+    def with_spread(self, spread: Spread) -> Totals:
+        """The same, with what is known otherwise of how the losses lie."""
+        return self._replace(losses=self.losses._replace(spread=spread))
 
     def scalars(self, loss: Loss) -> Scalars:
         """Every reduction: the exact sum, rounded once, over what there is of everything."""

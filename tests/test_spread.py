@@ -71,12 +71,24 @@ def test_growing_in_place_comes_to_what_merging_does(
     growing = GrowingSpread(limit)
     for each in spreads:
         growing.add(each)
-    merged, found = reduce(merge_spreads, spreads, FewValues()), growing.spread
+    merged = reduce(merge_spreads, spreads, FewValues())
     few = all(isinstance(each, FewValues) for each in spreads) and merged.count <= limit
     expected = merged if few else binned(merged)
-    assert found == expected
+    with growing.lent() as found:
+        assert found == expected
     growing.add(few_values(np.array([0.5])))
-    assert found == expected, "what was told has changed"
+    with growing.lent() as found:
+        assert found.count == merged.count + 1
+
+
+def test_nothing_can_be_added_to_what_is_lent() -> None:
+    growing = GrowingSpread()
+    growing.add(few_values(np.array([0.5])))
+    with growing.lent(), pytest.raises(BufferError):
+        growing.add(few_values(np.array([0.25])))
+    growing.add(few_values(np.array([0.25])))
+    with growing.lent() as found:
+        assert found == few_values(np.array([0.25, 0.5]))
 
 
 def test_much_is_binned_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +97,8 @@ def test_much_is_binned_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     for start in range(0, 101, 3):
         growing.add(few_values(values[start : start + 3]))
         assert len(growing._values) <= 12
-    assert growing.spread == histogram_of(values)
+    with growing.lent() as found:
+        assert found == histogram_of(values)
 
 
 def test_values_come_back_from_another_process() -> None:
