@@ -12,13 +12,21 @@ from kldiv_cli.spec import Loss
 from kldiv_cli.statistics import Statistics
 from kldiv_cli.target_split import TargetSplit
 
-__all__ = ["BatchSummary", "LossSummary", "WorstPair"]
+__all__ = ["BatchSummary", "LossSummary", "WorstInPair", "WorstPair"]
 
 
 class WorstPair(NamedTuple):
     """One of the pairs with the largest loss."""
 
     name: str
+    value: float
+
+
+class WorstInPair(NamedTuple):
+    """One of the largest losses of distributions or of elements, and where it is."""
+
+    pair: str
+    index: tuple[int, ...]  # type: ignore[assignment]
     value: float
 
 
@@ -39,6 +47,8 @@ class LossSummary:
     """The reduction that the worst are chosen by."""
     worst: tuple[WorstPair, ...] = ()
     """The worst first, without empty ones: nan before inf, then by value, of equal ones by name."""
+    worst_losses: tuple[WorstInPair, ...] = ()
+    """Of all pairs, ranked alike; as many as were asked for of every pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

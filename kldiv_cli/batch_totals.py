@@ -10,11 +10,11 @@ import bisect
 import math
 from array import array
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
-from kldiv_cli.batch_summary import LossSummary, WorstPair
+from kldiv_cli.batch_summary import LossSummary, WorstInPair, WorstPair
 from kldiv_cli.estimates import Estimate, mean_of, share_of
 from kldiv_cli.pair_result import PairResult
 from kldiv_cli.record import number_in
@@ -24,6 +24,8 @@ from kldiv_cli.statistics import no_spread, sketch_of
 from kldiv_cli.totals import Totals
 
 __all__ = ["BatchCounts", "BatchTotals"]
+
+Ranked = TypeVar("Ranked", WorstPair, WorstInPair)
 
 _MEANS: Final = ("mean", "batchmean", "distmean")
 _LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
@@ -48,10 +50,15 @@ class BatchTotals:
     """Adds up pairs as they come."""
 
     def __init__(
-        self, *, worst: int = 10, quantiles: tuple[float, ...] = QUANTILES, kept: int = LIMIT
+        self,
+        *,
+        worst: int = 10,
+        worst_losses: int = 0,
+        quantiles: tuple[float, ...] = QUANTILES,
+        kept: int = LIMIT,
     ) -> None:
-        """Keep as many of the worst pairs and of the values of each loss, and tell these percentiles."""
-        self._worst, self._quantiles, self._kept = worst, quantiles, kept
+        """Keep so many of the worst pairs, of the worst losses and of all losses; tell these percentiles."""
+        self._sizes, self._quantiles = (worst, worst_losses, kept), quantiles
         self._counts = BatchCounts()
         self._sums: dict[Loss, _LossSum] = {}
 
@@ -76,19 +83,20 @@ class BatchTotals:
 
     def _sum(self, loss: Loss) -> _LossSum:
         if loss not in self._sums:
-            self._sums[loss] = _LossSum(_WORST_BY[loss], self._worst, self._kept)
+            self._sums[loss] = _LossSum(_WORST_BY[loss], *self._sizes)
         return self._sums[loss]
 
 
 class _LossSum:
     """What of one loss has to be kept of every pair; the spread apart, for it is added to in place."""
 
-    def __init__(self, worst_by: str, worst: int, kept: int) -> None:
-        self._worst_by, self._size = worst_by, worst
+    def __init__(self, worst_by: str, worst: int, worst_losses: int, kept: int) -> None:
+        self._worst_by = worst_by
         self._totals: Totals | None = None
         self._spread = GrowingSpread(kept)
         self._values = {name: array("d") for name in _MEANS}
-        self._worst: list[WorstPair] = []
+        self._worst: _Ranking[WorstPair] = _Ranking(worst)
+        self._worst_losses: _Ranking[WorstInPair] = _Ranking(worst_losses)
 
     def add_totals(self, totals: Totals) -> None:
         self._spread.add(totals.losses.spread)
@@ -104,7 +112,18 @@ class _LossSum:
             if value is not None:
                 values.append(value)
                 if reduction == self._worst_by:
-                    self._rank(WorstPair(name, value))
+                    self._worst.add(WorstPair(name, value))
+        self._add_worst_losses(name, record)
+
+    def _add_worst_losses(self, name: str, record: Mapping[str, Any]) -> None:
+        worst = record.get("worst", ())
+        for rank, one in enumerate(worst):
+            value = number_in(record, "worst", str(rank), "value")
+            assert value is not None
+            self._worst_losses.add(WorstInPair(name, tuple(one["index"]), value))
+        if len(worst) < record["statistics"]["count"]:
+            # What the pair doesn't tell may be worse than what others do.
+            self._worst_losses.limit(len(worst))
 
     def result(self, loss: Loss, quantiles: tuple[float, ...]) -> LossSummary:
         totals = self._totals or Totals()
@@ -119,21 +138,35 @@ class _LossSum:
             by_target=totals.by_target,
             macro={name: _mean(values) for name, values in self._values.items() if values},
             worst_by=self._worst_by,
-            worst=tuple(self._worst),
+            worst=tuple(self._worst.ranked),
+            worst_losses=tuple(self._worst_losses.ranked),
         )
 
-    def _rank(self, pair: WorstPair) -> None:
-        """Most pairs are better than all that are kept, and cost one comparison."""
-        room = len(self._worst) < self._size
-        if room or (self._worst and _badness(pair) < _badness(self._worst[-1])):
-            bisect.insort(self._worst, pair, key=_badness)
-            del self._worst[self._size :]
+
+class _Ranking(Generic[Ranked]):
+    """The worst of many."""
+
+    def __init__(self, size: int) -> None:
+        self.ranked: list[Ranked] = []
+        self._size = size
+
+    def add(self, one: Ranked) -> None:
+        """Most are better than all that are kept, and cost one comparison."""
+        room = len(self.ranked) < self._size
+        if room or (self.ranked and _badness(one) < _badness(self.ranked[-1])):
+            bisect.insort(self.ranked, one, key=_badness)
+            del self.ranked[self._size :]
+
+    def limit(self, size: int) -> None:
+        """Keep no more than that."""
+        self._size = min(self._size, size)
+        del self.ranked[self._size :]
 
 
 def _mean(values: array[float]) -> Estimate:
     return mean_of(sketch_of(np.array(values), spread=no_spread))
 
 
-def _badness(pair: WorstPair) -> tuple[bool, float, str]:
-    unknown = math.isnan(pair.value)
-    return (not unknown, 0.0 if unknown else -pair.value, pair.name)
+def _badness(one: WorstPair | WorstInPair) -> tuple[Any, ...]:
+    unknown = math.isnan(one.value)
+    return (not unknown, 0.0 if unknown else -one.value, *one[:-1])

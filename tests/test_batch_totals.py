@@ -18,6 +18,7 @@ from kldiv_cli.batch_totals import BatchCounts, BatchTotals
 from kldiv_cli.estimates import share_of
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.pair_result import PairResult, result_of
+from kldiv_cli.record import value_at
 from kldiv_cli.reductions import exact_sum
 from kldiv_cli.spec import Loss, resolve_spec
 from kldiv_cli.totals import Totals
@@ -48,17 +49,17 @@ class Case:
         with np.errstate(divide="ignore"):
             return np.log(probabilities) if self.loss == "kl" else probabilities
 
-    def evaluated(self, predictions: Array, targets: Array, mask: Any) -> Evaluation:
+    def evaluated(self, predictions: Array, targets: Array, mask: Any, worst: int = 0) -> Evaluation:
         spec = resolve_spec(
-            losses=(self.loss,), by_target=True, top1=self.loss == "kl", mask=mask is not None
+            losses=(self.loss,), by_target=True, top1=self.loss == "kl", mask=mask is not None, worst=worst
         )
         (evaluation,) = evaluate_to(spec, open_inputs(predictions, targets, mask=mask), totals=True)
         return evaluation
 
-    def results(self) -> list[PairResult]:
+    def results(self, worst: int = 0) -> list[PairResult]:
         masks = self.masks or [None] * len(self.targets)
         return [
-            result(f"pair{k}", self.evaluated(*arrays))
+            result(f"pair{k}", self.evaluated(*arrays, worst))
             for k, arrays in enumerate(zip(self.predictions, self.targets, masks, strict=True))
         ]
 
@@ -80,6 +81,7 @@ def of_values(name: str, value: float, loss: Loss = "kl") -> PairResult:
     record: dict[str, Any] = {
         "loss": loss,
         "elements": 4,
+        "statistics": {"count": 4},
         "mean": shown,
         "batchmean": None,
         "distmean": shown,
@@ -259,8 +261,35 @@ def test_as_many_of_the_worst_are_kept_as_were_asked_for() -> None:
     assert [p.name for p in only(added(pairs, worst=2)).worst] == ["006", "013"]
 
 
+@repeatable
+@given(CASES, st.integers(1, 40), st.randoms(use_true_random=False))
+def test_the_worst_losses_are_those_of_all_pairs(case: Case, size: int, random: Any) -> None:
+    every = [
+        (r.name, tuple(one["index"]), value_at(r.records[0], "worst", str(k), "value"))
+        for r in case.results(10_000)
+        for k, one in enumerate(r.records[0]["worst"])
+    ]
+    every.sort(key=lambda one: (not math.isnan(one[2]), -one[2] if one[2] == one[2] else 0.0, one[:2]))
+    expected = [(name, index, bits(value)) for name, index, value in every[:size]]
+    results = case.results(size)
+    random.shuffle(results)
+    found = only(added(results, worst_losses=size)).worst_losses
+    assert [(one.pair, one.index, bits(one.value)) for one in found] == expected
+
+
+def test_a_pair_that_tells_fewer_of_its_worst_leaves_the_others_unknown() -> None:
+    case = Case(5, "kl", masked=False, odd=False)
+    large = [r for r in case.results(3) if r.records[0]["elements"] > 12]
+    few = result("few", case.evaluated(case.predictions[0], case.targets[0], None, worst=1))
+    silent = result("silent", case.evaluated(case.predictions[0], case.targets[0], None))
+    assert len(only(added(large, worst_losses=3)).worst_losses) == 3
+    for order in ([*large, few], [few, *large]):
+        assert len(only(added(order, worst_losses=3)).worst_losses) == 1
+    assert only(added([silent, *large], worst_losses=3)).worst_losses == ()
+
+
 def test_bce_ranks_pairs_by_their_mean_over_elements() -> None:
-    record = {"loss": "bce", "elements": 4, "mean": 0.25, "distmean": 9.0}
+    record = {"loss": "bce", "elements": 4, "statistics": {"count": 4}, "mean": 0.25, "distmean": 9.0}
     pair = PairResult(name="a", predictions="q", targets="p", records=(record,), totals={"bce": Totals()})
     assert only(added([pair])).worst == (WorstPair("a", 0.25),)
 

@@ -45,7 +45,9 @@ class Outlets:
         self._spec, self._format, self._reduction = spec, format, reduction
         self._unmatched = tuple((one.address, one.role) for one in unmatched)
         self._begun = time.monotonic()
-        self._totals = BatchTotals(quantiles=spec.quantiles, kept=LIMIT // len(spec.losses))
+        self._totals = BatchTotals(
+            worst_losses=spec.worst, quantiles=spec.quantiles, kept=LIMIT // len(spec.losses)
+        )
         self._lines = batch_lines(format, spec, reduction, precision, names=names, full=full)
         self._told = Told(_ERRORS_TOLD)
         self._results: Results | None = None

@@ -144,6 +144,7 @@ def _loss_record(loss: LossSummary, reduction: Reduction | None) -> dict[str, An
         "macro": {name: estimate._asdict() for name, estimate in loss.macro.items() if name in chosen},
         "worst_by": loss.worst_by,
         "worst": [{"pair": name, "value": value} for name, value in loss.worst],
+        "worst_losses": [worst._asdict() for worst in loss.worst_losses],
     }
 
 

@@ -182,6 +182,9 @@ def summary_grids(
     for loss in losses:
         if summary.pairs > 1 and loss.worst:
             yield _worst_grid(loss, precision)
+    for loss in losses:
+        if loss.worst_losses:
+            yield _worst_losses_grid(loss, precision)
     if not losses:
         return
     divisors = {loss.scalars[-3:] for loss in losses}
@@ -214,6 +217,14 @@ def _worst_grid(loss: LossSummary, precision: int | None) -> Grid:
         for rank, (name, value) in enumerate(loss.worst, 1)
     )
     return Grid(("worst", "pair", f"{loss.loss} {loss.worst_by}"), tuple(rows), words=(1,))
+
+
+def _worst_losses_grid(loss: LossSummary, precision: int | None) -> Grid:
+    rows = (
+        (str(rank), printable(one.pair), ", ".join(map(str, one.index)), number(one.value, precision))
+        for rank, one in enumerate(loss.worst_losses, 1)
+    )
+    return Grid(("worst", "pair", "index", loss.loss), tuple(rows), words=(1,))
 
 
 def _macro_grids(loss: LossSummary, reduction: Reduction | None, precision: int | None) -> Iterator[Grid]:
