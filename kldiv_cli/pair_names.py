@@ -22,7 +22,7 @@ _SELECTION: Final = re.compile(r"::/*(?=\[|$)")
 
 
 def full_name(name: str, files: PairFiles, table: Table) -> str:
-    """The name of a pair of the table `name`: for the match of a glob with its stem in it, or behind it."""
+    """The name of a pair of the table `name`: for the match of a glob with its path in it, or behind it."""
     placeholders = placeholders_in(name)
     if files.stem is None or files.path is None:
         for placeholder in placeholders:
@@ -32,7 +32,7 @@ def full_name(name: str, files: PairFiles, table: Table) -> str:
             )
         return name
     stem, path = name_of_found(files.stem), name_of_found(files.path)
-    full = name.replace(STEM, stem).replace(PATH, path) if placeholders else f"{name}/{stem}"
+    full = name.replace(STEM, stem).replace(PATH, path) if placeholders else f"{name}/{path}"
     source = printable(files.addresses["predictions"])
     check_name(full, table.error, f"rename {source} or the table")
     return full

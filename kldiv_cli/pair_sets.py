@@ -16,14 +16,14 @@ given                                     pairs
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.addresses import Written
 from kldiv_cli.errors import InputNotFound, UsageError
 from kldiv_cli.globs import is_directory
-from kldiv_cli.manifest import read_suite
+from kldiv_cli.manifest import Pair, read_suite
 from kldiv_cli.pair_directories import pairs_of_directories
 from kldiv_cli.pair_globs import pairs_of_globs
 from kldiv_cli.pair_groups import pairs_of_datasets, pairs_of_groups
@@ -67,16 +67,18 @@ def find_pair_set(
     targets: str | None = None,
     group_by: str | None = None,
     options: Mapping[str, Any],
+    typed: Collection[str] = (),
     allow_unmatched: bool = False,
 ) -> PairSet:
     """The pairs that the arguments of ``kldiv batch`` stand for; `options` are arguments of `evaluate`.
 
-    Options of a suite or of a row of a table win over these.
+    Options of a suite or of a row of a table win over these, of which some were `typed`.
 
     Raises
     ------
     UsageError
-        The arguments contradict each other or do not suffice, or names or values are wrong.
+        The arguments contradict each other or do not suffice, names or values are wrong, or an option was
+        typed that no pair takes.
     InputNotFound, FormatError, DatasetError, InputError
         Files are not there or can't be read, there is no pair at all, or something has no partner and
         `allow_unmatched` does not leave it out.
@@ -86,7 +88,9 @@ def find_pair_set(
         _check_alone(given)
         for shared in companions_of(options).values():
             check_known(shared, ())
-        return _listed(first, options, allow_unmatched)
+        listed = _listed(first, options, allow_unmatched)
+        _check_taken(first, {name: options[name] for name in typed}, listed.pairs)
+        return listed
     found = _found(given, options)
     check_matched(given.where, found, allow_unmatched=allow_unmatched)
     return named_apart(found)
@@ -125,6 +129,23 @@ def _listed(first: str, options: Mapping[str, Any], allow_unmatched: bool) -> Pa
     suite = read_suite(first, allow_unmatched=allow_unmatched)
     pairs = (replace(pair, options={**options, **pair.options}) for pair in suite.pairs)
     return PairSet(tuple(pairs), suite.unmatched)
+
+
+def _check_taken(first: str, typed: Mapping[str, Any], pairs: Iterable[Pair]) -> None:
+    """Refuse an option that would change nothing, for each pair says otherwise."""
+    pairs = list(pairs)
+    for name, value in typed.items():
+        if not any(_alike(pair.options[name], value) for pair in pairs):
+            raise UsageError(
+                f"{name}: {printable(first)} says otherwise of each pair, expected a pair that takes it; "
+                "drop it, or change it there"
+            )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two values of an option are the same; a single loss may stand alone."""
+    one, other = ((value,) if isinstance(value, str) else value for value in (one, other))
+    return bool(one == other)
 
 
 def _found(given: _Given, options: Mapping[str, Any]) -> PairSet:

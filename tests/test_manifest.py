@@ -704,9 +704,12 @@ def test_a_pyproject_that_says_nothing_of_kldiv_is_an_error_that_says_so(text: s
 
 def test_two_pairs_of_one_name_are_an_error_that_names_both(files: Files) -> None:
     files("out/layer1.npy", "out/b/layer1.npy", "ref/layer1.npy")
-    assert problem(LAYERS.replace("out/", "out/**/")) == (
-        "suite.toml: [pairs.layers]: out/layer1.npy makes a second pair named 'layers/layer1', expected one, "
-        "after out/b/layer1.npy of [pairs.layers]; rename a table or a file"
+    nested = LAYERS.replace("out/", "out/**/")
+    names = [pair.name for pair in suite(nested).pairs]
+    assert names == ["layers/b/layer1", "layers/layer1"]
+    assert problem(nested.replace("pairs.layers", 'pairs."layers/{stem}"')) == (
+        "suite.toml: [pairs.\"layers/{stem}\"]: out/layer1.npy makes a second pair named 'layers/layer1', expected one, "
+        'after out/b/layer1.npy of [pairs."layers/{stem}"]; rename a table or a file'
     )
     explicit = DIGITS.replace("digits", '"layers/layer1"')
     assert problem(explicit + LAYERS) == (

@@ -80,6 +80,22 @@ def test_a_suite_is_read_and_its_own_options_win() -> None:
     assert (pair.targets, pair.options) == ("s3://b/p.npy", {"axis": 1, "loss": "bce"})
 
 
+def test_an_option_that_was_typed_must_be_taken_by_some_pair() -> None:
+    """Those of a suite or a row win; what nothing takes would be ignored."""
+    Path("pairs.csv").write_text("predictions,targets,axis,loss\na.npy,p.npy,1,bce\nb.npy,p.npy,,bce\n")
+    options = {"axis": 0, "loss": ("bce",)}
+    assert [pair.options["axis"] for pair in found("pairs.csv", options=options, typed=options).pairs] == [
+        1,
+        0,
+    ]
+    Path("suite.toml").write_text(SUITE.format("p"))
+    assert problem("suite.toml", options={"axis": 0}, typed=["axis"]) == (
+        "axis: suite.toml says otherwise of each pair, expected a pair that takes it; drop it, or change it there"
+    )
+    assert found("suite.toml", options={"axis": 1}, typed=["axis"]).pairs
+    assert found("suite.toml", options={"axis": 0}).pairs, "what stands there by itself takes nobody in"
+
+
 def test_what_a_suite_leaves_out_is_told_by_its_own_word_or_by_the_argument() -> None:
     files("out/a.npy", "out/b.npy", "ref/a.npy", "ref/c.npy")
     text = '[pairs.x]\npredictions = "out/*.npy"\ntargets = "ref/{stem}.npy"\n'

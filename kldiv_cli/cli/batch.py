@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.cli import options
-from kldiv_cli.cli.computation import arguments_of, takes_computation
+from kldiv_cli.cli.computation import arguments_of, given, takes_computation
 from kldiv_cli.cli.compute import chosen_reduction
 from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
@@ -97,6 +97,7 @@ def batch(
         targets=targets,
         group_by=group_by,
         options={**arguments_of(computation), "top1": top1},
+        typed=[*given(computation), *["top1"] * top1],
         allow_unmatched=allow_unmatched,
     )
     outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
