@@ -23,7 +23,6 @@ __all__ = ["Bins", "GrowingHistogram", "Histogram", "bins_from", "histogram_of",
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.intp]
-Integers = npt.NDArray[np.integer]
 
 _SHIFT: Final = 42
 _CHUNK: Final = 1 << 14

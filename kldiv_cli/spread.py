@@ -16,13 +16,22 @@ import numpy.typing as npt
 
 from kldiv_cli.histogram import GrowingHistogram, Histogram, histogram_of
 
-__all__ = ["LIMIT", "FewValues", "GrowingSpread", "Spread", "binned", "few_values", "merge_spreads"]
+__all__ = [
+    "BINNED_AT_ONCE",
+    "LIMIT",
+    "FewValues",
+    "GrowingSpread",
+    "Spread",
+    "binned",
+    "few_values",
+    "merge_spreads",
+]
 
 Array = npt.NDArray[np.float64]
 
 LIMIT: Final = 8 << 20
 """As many values are kept; they take 64 MiB."""
-_BINNED: Final = 1 << 17
+BINNED_AT_ONCE: Final = 1 << 17
 """Values whose histogram is made at a time: each costs as much as the octaves are wide."""
 
 
@@ -91,7 +100,7 @@ class GrowingSpread:
             self._histogram.add(spread)
         if self._few and len(self._values) > self._limit:
             self._few = False
-        if not self._few and len(self._values) > min(self._limit, _BINNED):
+        if not self._few and len(self._values) > min(self._limit, BINNED_AT_ONCE):
             self._bin()
 
     @contextlib.contextmanager
@@ -107,6 +116,6 @@ class GrowingSpread:
 
     def _bin(self) -> None:
         values = np.frombuffer(self._values)
-        for start in range(0, values.size, _BINNED):
-            self._histogram.add(histogram_of(values[start : start + _BINNED]))
+        for start in range(0, values.size, BINNED_AT_ONCE):
+            self._histogram.add(histogram_of(values[start : start + BINNED_AT_ONCE]))
         self._values = array("d")

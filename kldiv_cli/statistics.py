@@ -1,8 +1,9 @@
 """What is told of many losses beside their mean: spread, percentiles, the worst of them.
 
 Values that are few enough are kept, each at its place, and everything is computed from them
-(`Kept`). Of more than `LIMIT` there is a `Sketch`: exact sums and a log-linear histogram, which
-merge in any order to the same result.
+(`Kept`). Of more there is a `Sketch`: exact sums and a log-linear histogram, which merge in any
+order to the same result; so do those of arrays that are told of together, with all values in place
+of the histogram while they are few.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kldiv_cli.errors import UsageError
 from kldiv_cli.histogram import Histogram, histogram_of
 from kldiv_cli.octaves import Octaves, octaves_from, octaves_of
 from kldiv_cli.reductions import SCALE, ExactSum, exact_sum
-from kldiv_cli.spread import FewValues, Spread, binned, few_values, merge_spreads
+from kldiv_cli.spread import BINNED_AT_ONCE, FewValues, Spread, binned, few_values, merge_spreads
 
 __all__ = [
     "BlockError",
@@ -51,8 +52,6 @@ _FEW: Final = 1 << 10
 """Values of which a sum costs less than to begin another one."""
 _FEW_VALUES: Final = 1 << 16
 """As many values are a sketch's own; more take too much room where many sketches wait."""
-_SKETCHED: Final = 1 << 17
-"""Values whose histogram is made at a time: each costs as much as the octaves are wide."""
 _HIGH: Final = np.int64(-1 << 27)
 """Keeps the sign, the exponent and the leading 26 bits of a float64."""
 _HALF: Final = np.int64(1 << 26)
@@ -138,7 +137,7 @@ class Kept:
             make = few_values if spread else no_spread
             return sketch_of(next(self._parts(_FEW_VALUES), self.values), spread=make, total=total)
         make = histogram_of if spread else no_spread
-        return reduce(Sketch.merge, (sketch_of(part, spread=make) for part in self._parts(_SKETCHED)))
+        return reduce(Sketch.merge, (sketch_of(part, spread=make) for part in self._parts(BINNED_AT_ONCE)))
 
     def _parts(self, size: int) -> Iterator[Array]:
         values = self.values.reshape(-1)
@@ -206,11 +205,11 @@ def _about_mean(squares: ExactSum, total: ExactSum, count: int) -> float:
         return math.inf
 
 
-# Too many values
+# What merges
 
 
 class Sketch(NamedTuple):
-    """What a multitude of values comes to; merging in any order gives the same."""
+    """What any number of values comes to; merging in any order gives the same."""
 
     total: ExactSum = ExactSum()
     squares: ExactSum = ExactSum()

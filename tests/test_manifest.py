@@ -708,7 +708,8 @@ def test_two_pairs_of_one_name_are_an_error_that_names_both(files: Files) -> Non
     names = [pair.name for pair in suite(nested).pairs]
     assert names == ["layers/b/layer1", "layers/layer1"]
     assert problem(nested.replace("pairs.layers", 'pairs."layers/{stem}"')) == (
-        "suite.toml: [pairs.\"layers/{stem}\"]: out/layer1.npy makes a second pair named 'layers/layer1', expected one, "
+        "suite.toml: [pairs.\"layers/{stem}\"]: out/layer1.npy makes a second pair named 'layers/layer1', "
+        "expected one, "
         'after out/b/layer1.npy of [pairs."layers/{stem}"]; rename a table or a file'
     )
     explicit = DIGITS.replace("digits", '"layers/layer1"')

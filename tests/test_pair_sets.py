@@ -90,7 +90,8 @@ def test_an_option_that_was_typed_must_be_taken_by_some_pair() -> None:
     ]
     Path("suite.toml").write_text(SUITE.format("p"))
     assert problem("suite.toml", options={"axis": 0}, typed=["axis"]) == (
-        "axis: suite.toml says otherwise of each pair, expected a pair that takes it; drop it, or change it there"
+        "axis: suite.toml says otherwise of each pair, expected a pair that takes it; "
+        "drop it, or change it there"
     )
     assert found("suite.toml", options={"axis": 1}, typed=["axis"]).pairs
     assert found("suite.toml", options={"axis": 0}).pairs, "what stands there by itself takes nobody in"

@@ -92,7 +92,7 @@ def test_nothing_can_be_added_to_what_is_lent() -> None:
 
 
 def test_much_is_binned_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spread, "_BINNED", 5)
+    monkeypatch.setattr(spread, "BINNED_AT_ONCE", 5)
     growing, values = GrowingSpread(12), np.linspace(-1, 1, 101)
     for start in range(0, 101, 3):
         growing.add(few_values(values[start : start + 3]))
