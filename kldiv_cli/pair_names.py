@@ -11,7 +11,7 @@ from typing import Final
 from kldiv_cli.addresses import split_address
 from kldiv_cli.errors import UsageError
 from kldiv_cli.pair_files import PairFiles
-from kldiv_cli.placeholders import PATH, STEM, placeholders_in
+from kldiv_cli.placeholders import filled, placeholders_in
 from kldiv_cli.streams import excerpt, harmless, printable
 from kldiv_cli.suite_tables import Table
 
@@ -24,15 +24,15 @@ _SELECTION: Final = re.compile(r"::/*(?=\[|$)")
 def full_name(name: str, files: PairFiles, table: Table) -> str:
     """The name of a pair of the table `name`: for the match of a glob with its path in it, or behind it."""
     placeholders = placeholders_in(name)
-    if files.stem is None or files.path is None:
+    if files.path is None:
         for placeholder in placeholders:
             raise table.error(
                 f"the name has {placeholder} but the predictions no wildcard, expected both; "
                 "name the pair otherwise"
             )
         return name
-    stem, path = name_of_found(files.stem), name_of_found(files.path)
-    full = name.replace(STEM, stem).replace(PATH, path) if placeholders else f"{name}/{path}"
+    path = name_of_found(files.path)
+    full = filled(name, path) if placeholders else f"{name}/{path}"
     source = printable(files.addresses["predictions"])
     check_name(full, table.error, f"rename {source} or the table")
     return full

@@ -702,6 +702,14 @@ def test_a_pyproject_that_says_nothing_of_kldiv_is_an_error_that_says_so(text: s
     )
 
 
+def test_a_file_that_is_called_like_a_placeholder_is_named_as_it_is(files: Files) -> None:
+    files("out/a/{path}.npy", "ref/{path}.npy")
+    text = (
+        LAYERS.replace("out/", "out/**/").replace("layer*", "*").replace("pairs.layers", 'pairs."n-{stem}"')
+    )
+    assert [pair.name for pair in suite(text).pairs] == ["n-{path}"]
+
+
 def test_two_pairs_of_one_name_are_an_error_that_names_both(files: Files) -> None:
     files("out/layer1.npy", "out/b/layer1.npy", "ref/layer1.npy")
     nested = LAYERS.replace("out/", "out/**/")
