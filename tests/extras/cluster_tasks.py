@@ -15,9 +15,9 @@ def doubled() -> Callable[[int], int]:
     return lambda task: 2 * task
 
 
-def dying_at_5() -> Callable[[int], int]:
+def dying_at(fatal: int) -> Callable[[int], int]:
     def work(task: int) -> int:
-        if task == 5:
+        if task == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(30)
         return 2 * task

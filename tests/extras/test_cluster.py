@@ -373,6 +373,49 @@ def test_the_tasks_of_a_worker_that_is_killed_are_run_by_others(
 
 
 @posix
+def test_results_that_are_lost_before_they_are_fetched_are_computed_again(tmp_path: Path) -> None:
+    with scheduling(tmp_path) as dask, contextlib.ExitStack() as workers:
+        holder = workers.enter_context(dask.worker())
+        cluster = workers.enter_context(connect(dask.address))
+        for merge in (None, operator.add):
+            told: list[int] = []
+
+            def lose(task: int, told: list[int] = told) -> None:
+                nonlocal holder
+                told.append(task)
+                if len(told) == 8:
+                    holder.kill()
+                    wait(lambda: "finished" not in states(cluster))
+                    holder = workers.enter_context(dask.worker())
+
+            results = list(cluster.run(range(20), partial(cluster_tasks.slow, 0.01), merge=merge, told=lose))
+            assert sum(results) == 190
+            assert sorted(told) == list(range(20))
+
+
+def states(cluster: Cluster) -> set[str]:
+    """What its client knows of all that is on it."""
+    return {state.status for state in list(cluster._client.futures.values())}
+
+
+@posix
+def test_a_run_in_which_workers_died_leaves_the_cluster_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kldiv_cli.cluster_run._LARGEST_BUNDLE", 1)
+    with (
+        scheduling(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask,
+        dask.worker(),
+        dask.worker(),
+        connect(dask.address) as cluster,
+    ):
+        with pytest.raises(WorkerDied, match="died over the same blocks"):
+            list(cluster.run(range(200), partial(cluster_tasks.dying_at, 111), merge=operator.add))
+        assert sum(cluster.run(range(50), cluster_tasks.doubled, merge=operator.add)) == 50 * 49
+        wait(lambda: dask.tasks() == 0)
+
+
+@posix
 def test_a_pair_is_the_same_when_a_worker_is_killed_meanwhile(dask: Dask, arrays: Path) -> None:
     spec = resolve_spec(log_softmax=-1, worst=5)
     killed = threading.Event()
@@ -738,7 +781,10 @@ def test_a_task_that_kills_its_worker_costs_no_other(tmp_path: Path) -> None:
     ):
         results = list(
             cluster.run(
-                range(12), cluster_tasks.dying_at_5, told=told.append, failed=lambda task, error: repr(error)
+                range(12),
+                partial(cluster_tasks.dying_at, 5),
+                told=told.append,
+                failed=lambda task, error: repr(error),
             )
         )
         cluster.abort()
