@@ -95,24 +95,15 @@ class ClusterRun:
 
     def results(self, tasks: Iterator[Any], told: Callable[[Any], None]) -> Iterator[Any]:
         while self._fill(tasks):
-            # Not told by their status: what is lost with its worker is computed again when it is asked for.
-            done: list[tuple[Future, _Bundle]] = []
-            ended: list[Any] = []
-            for future in self._next():
-                bundle = self._pending.pop(future)
-                ended.extend(bundle.tasks)
-                try:
+            # What is lost with its worker from here on is computed again when it is fetched, or merged.
+            done = [(future, self._pending.pop(future)) for future in self._next()]
+            for future, bundle in done:
+                if self._failed is None:
                     self._check(future)
-                    done.append((future, bundle))
-                except Exception as error:
-                    if self._failed is None or isinstance(error, ClusterGone):
-                        raise
-                    yield from (self._failed(task, error) for task in bundle.tasks)
-            for task in ended:
-                told(task)
-            ready = [future for future, bundle in done if self._is_ready(future, bundle)]
-            yield from self._fetched(ready)
-        yield from self._fetched(self._rest())
+                for task in bundle.tasks:
+                    told(task)
+            yield from self._fetched([each for each in done if self._is_ready(*each)])
+        yield from self._fetched([(future, _Bundle(())) for future in self._rest()])
 
     def cancel(self) -> None:
         """Let nothing of it run on or begin, and let go of what it holds there; from any thread."""
@@ -213,18 +204,30 @@ class ClusterRun:
             rest = [self._submit(_Bundle(()), merge_answers, group) for group in groups]
         return rest
 
-    def _fetched(self, futures: list[Future]) -> Iterator[Any]:
-        if not futures:
+    def _fetched(self, done: list[tuple[Future, _Bundle]]) -> Iterator[Any]:
+        """The results of what is done; what failed, where it may, is found by fetching each alone."""
+        try:
+            fetched = self._gathered([future for future, _ in done])
+        except Exception as error:
+            if self._failed is None or isinstance(error, ClusterGone):
+                raise
+            if len(done) > 1:
+                yield from (result for each in done for result in self._fetched([each]))
+            else:
+                yield from (self._failed(task, error) for _, bundle in done for task in bundle.tasks)
             return
-        with self._faults():
-            fetched = self._awaited(self._client.gather(futures, asynchronous=True))
-        for future in futures:
-            self._pending.pop(future, None)
         for contents in fetched:
             answer: Answer = pickle.loads(contents)  # noqa: S301 - from the user's cluster
             fitting = None if self._together else _BUNDLE_BYTES * answer.tasks // len(contents)
             self._pace.learn(answer.tasks, answer.seconds, most=fitting)
             yield from answer.results
+
+    def _gathered(self, futures: list[Future]) -> list[bytes]:
+        if not futures:
+            return []
+        with self._faults():
+            gathered: list[bytes] = self._awaited(self._client.gather(futures, asynchronous=True))
+        return gathered
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

@@ -25,6 +25,19 @@ def dying_at(fatal: int) -> Callable[[int], int]:
     return work
 
 
+def dying_again(before: Path) -> Callable[[int], int]:
+    """Dies of the first task when that is done a second time."""
+
+    def work(task: int) -> int:
+        if task == 0 and before.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(30)
+        before.touch()
+        return task
+
+    return work
+
+
 def slow(seconds: float) -> Callable[[int], int]:
     def work(task: int) -> int:
         time.sleep(seconds)

@@ -393,6 +393,27 @@ def test_results_that_are_lost_before_they_are_fetched_are_computed_again(tmp_pa
             assert sorted(told) == list(range(20))
 
 
+@posix
+def test_a_result_that_is_lost_and_kills_who_computes_it_again_costs_no_other(tmp_path: Path) -> None:
+    with (
+        scheduling(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask,
+        contextlib.ExitStack() as workers,
+    ):
+        holder = workers.enter_context(dask.worker())
+        cluster = workers.enter_context(connect(dask.address))
+
+        def lose(task: int) -> None:
+            if task == 0:
+                for _ in range(2):
+                    workers.enter_context(dask.worker())
+                holder.kill()
+                wait(lambda: "error" in states(cluster))
+
+        work = partial(cluster_tasks.dying_again, tmp_path / "before")
+        results = cluster.run(range(4), work, told=lose, failed=lambda task, error: -1, merge=operator.add)
+        assert sorted(results) == [-1, 1, 2, 3]
+
+
 def states(cluster: Cluster) -> set[str]:
     """What its client knows of all that is on it."""
     return {state.status for state in list(cluster._client.futures.values())}
