@@ -97,13 +97,18 @@ def wait(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def is_written(file: Path) -> bool:
+    """It is empty for a moment."""
+    return file.exists() and file.stat().st_size > 0
+
+
 @contextlib.contextmanager
 def scheduling(directory: Path, **environment: str) -> Iterator[Dask]:
     file = directory / "scheduler.json"
     arguments = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     process = start(*arguments, "--scheduler-file", str(file), directory=directory, **environment)
     try:
-        wait(file.exists)
+        wait(lambda: is_written(file))
         yield Dask(json.loads(file.read_text())["address"], directory, process)
     finally:
         process.kill()
@@ -823,7 +828,7 @@ def test_the_lines_of_the_readme_start_a_cluster(tmp_path: Path, monkeypatch: py
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )
             stack.callback(process.terminate)
-            while not Path("scheduler.json").exists():
+            while not is_written(Path("scheduler.json")):
                 assert process.poll() is None
                 time.sleep(0.05)
         x = np.log(np.full((4, 3), 1 / 3))
