@@ -103,7 +103,9 @@ class Cluster:
     ) -> Iterator[Result]:
         if self._aborted:
             raise WorkerDied(f"{self._where}: the computation has ended")
-        run = ClusterRun(self._client, self.workers, self._where, merge is not None, failed)
+        # What is merged is lost together.
+        together = merge is not None and failed is None
+        run = ClusterRun(self._client, self.workers, self._where, together, failed)
         self._runs.add(run)
         try:
             run.begin(dumped(make_worker), dumped(merge))

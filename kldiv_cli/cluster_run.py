@@ -70,8 +70,10 @@ class ClusterRun:
         self._pending: dict[Future, _Bundle] = {}
         self._merged: list[list[Future]] = [[] for _ in range(_LEVELS)]
         """By how often they were merged: what waits until there is enough to merge."""
-        self._known: weakref.WeakSet[Future] = weakref.WeakSet()
-        """All that something still refers to, be it the trace of an error."""
+        self._known: dict[Callable[..., Any], weakref.WeakSet[Future]] = {
+            function: weakref.WeakSet() for function in (merge_answers, run_tasks, Run)
+        }
+        """All that something still refers to, be it the trace of an error: what is made of others first."""
         self._lock = threading.Lock()
         self._cancelled = False
         self._deserted: float | None = None
@@ -86,38 +88,32 @@ class ClusterRun:
             )
         with self._lock:
             self._run = self._client.submit(Run, make_worker, merge, versions(), pure=False)
-            self._known.add(self._run)
+            self._known[Run].add(self._run)
+        self._check(self._run)
         with self._faults():
-            self._check(self._run)
             self._awaited(self._client.replicate([self._run], asynchronous=True))
 
     def results(self, tasks: Iterator[Any], told: Callable[[Any], None]) -> Iterator[Any]:
         while self._fill(tasks):
-            bundles: list[tuple[Future, _Bundle]] = []
-            for future in self._next():
-                try:
-                    bundles.append((future, self._finished(future)))
-                except Exception as error:
-                    if self._failed is None or isinstance(error, ClusterGone):
-                        raise
-                    lost = self._pending.pop(future)
-                    bundles.append((future, lost))
-                    yield from (self._failed(task, error) for task in lost.tasks)
-            for _, bundle in bundles:
+            # What is lost with its worker from here on is computed again when it is fetched, or merged.
+            done = [(future, self._pending.pop(future)) for future in self._next()]
+            for future, bundle in done:
+                if self._failed is None:
+                    self._check(future)
                 for task in bundle.tasks:
                     told(task)
-            done = ((future, bundle) for future, bundle in bundles if future.status == "finished")
-            ready = [future for future, bundle in done if self._is_ready(future, bundle)]
-            yield from self._fetched(ready)
-        yield from self._fetched(self._rest())
+            yield from self._fetched([each for each in done if self._is_ready(*each)])
+        yield from self._fetched([(future, _Bundle(())) for future in self._rest()])
 
     def cancel(self) -> None:
         """Let nothing of it run on or begin, and let go of what it holds there; from any thread."""
         with self._lock:
             self._cancelled = True
-            known = list(self._known)
+            known = [list(futures) for futures in self._known.values()]
         with contextlib.suppress(OSError, TimeoutError):
-            self._client.cancel(known, force=True)
+            # All at once the scheduler fails over a task that we let go of and that others are made of.
+            for futures in known:
+                self._client.cancel(futures)
 
     def _fill(self, tasks: Iterator[Any]) -> bool:
         """Submit as many tasks as may be under way; whether any are."""
@@ -135,7 +131,7 @@ class ClusterRun:
             if self._cancelled:
                 raise WorkerDied(f"{self._where}: the computation has ended")
             future = self._client.submit(function, self._run, *arguments, pure=False, **options)
-            self._known.add(future)
+            self._known[function].add(future)
         self._pending[future] = bundle
         future.add_done_callback(self._completed.put)
         return future
@@ -176,20 +172,18 @@ class ClusterRun:
                 "(out of memory?), start others and run again"
             )
 
-    def _finished(self, future: Future) -> _Bundle:
-        """Strike a future off that is done, unless it failed."""
-        if future.status != "finished":
-            with self._faults():
-                # Raises too if it was cancelled, as all are when the connection is lost; there is none if it
-                # was lost with its worker, and has been made again.
-                self._check(future)
-        return self._pending.pop(future)
-
     def _check(self, future: Future) -> None:
-        """Raise the error that a future ended in."""
-        error = self._awaited(future.exception(asynchronous=True))
-        if error is not None:
-            raise error
+        """Raise what a future ended in that has no result."""
+        if future.status == "finished":
+            return
+        with self._faults():
+            # It has none either if it was lost with its worker, and has been made again.
+            error = self._awaited(future.exception(asynchronous=True))
+            if error is not None:
+                raise error
+        # As all are when the connection is lost.
+        if future.cancelled():
+            raise self._gone()
 
     def _is_ready(self, future: Future, bundle: _Bundle) -> bool:
         """Whether it is to be fetched; else it waits for others that it is merged with."""
@@ -210,18 +204,30 @@ class ClusterRun:
             rest = [self._submit(_Bundle(()), merge_answers, group) for group in groups]
         return rest
 
-    def _fetched(self, futures: list[Future]) -> Iterator[Any]:
-        if not futures:
+    def _fetched(self, done: list[tuple[Future, _Bundle]]) -> Iterator[Any]:
+        """The results of what is done; what failed, where it may, is found by fetching each alone."""
+        try:
+            fetched = self._gathered([future for future, _ in done])
+        except Exception as error:
+            if self._failed is None or isinstance(error, ClusterGone):
+                raise
+            if len(done) > 1:
+                yield from (result for each in done for result in self._fetched([each]))
+            else:
+                yield from (self._failed(task, error) for _, bundle in done for task in bundle.tasks)
             return
-        with self._faults():
-            fetched = self._awaited(self._client.gather(futures, asynchronous=True))
-        for future in futures:
-            self._pending.pop(future, None)
         for contents in fetched:
             answer: Answer = pickle.loads(contents)  # noqa: S301 - from the user's cluster
             fitting = None if self._together else _BUNDLE_BYTES * answer.tasks // len(contents)
             self._pace.learn(answer.tasks, answer.seconds, most=fitting)
             yield from answer.results
+
+    def _gathered(self, futures: list[Future]) -> list[bytes]:
+        if not futures:
+            return []
+        with self._faults():
+            gathered: list[bytes] = self._awaited(self._client.gather(futures, asynchronous=True))
+        return gathered
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ another one is started in its place.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import pickle
 import queue
@@ -35,6 +36,8 @@ _PATIENCE: Final = 5.0
 _GRACE: Final = 1.0
 """Seconds that those have together which are to end in the middle of something."""
 _NUMBERS = itertools.count()
+_SHORTAGES: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""Errors of which there are fewer with fewer processes."""
 
 
 class Processes:
@@ -111,19 +114,17 @@ class Processes:
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[_Process]:
-        """A process that has nothing else to do; one that dies meanwhile is replaced."""
+        """A process that has nothing else to do; one that is lost meanwhile is replaced."""
         process = self._idle.get()
         try:
             process = self._start() if process is None else process
             yield process
-        except WorkerDied:
-            if process is not None:
+        finally:
+            if process is not None and process.killed:
                 with self._lock:
                     self._alive.discard(process)
                 process.end()
                 process = None
-            raise
-        finally:
             self._idle.put(process)
 
     @contextlib.contextmanager
@@ -176,15 +177,14 @@ class _Process:
                 [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart
             )
         except OSError as error:
-            raise WorkerDied(
-                f"a worker process can't be started: {error.strerror or error}; take fewer --workers"
-            ) from None
+            raise WorkerDied(f"a worker process can't be started: {_obstacle(error)}") from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests: IO[bytes] = self._process.stdin
         self._answers: IO[bytes] = self._process.stdout
         self._known: tuple[int, ...] = ()
         """The workers that it has by now."""
+        self.killed = False
 
     def call(self, number: int, make_worker: bytes, task: Any, running: frozenset[int]) -> Any:
         """The result of a task, or the error that it ended in.
@@ -198,20 +198,29 @@ class _Process:
         request = pickle.dumps(
             (number, None if known else make_worker, task, running), pickle.HIGHEST_PROTOCOL
         )
-        try:
-            write_frame(self._requests, request)
-            answer = read_frame(self._answers)
-        except OSError:
-            answer = None
+        answer = self._answer(request)
         if answer is None:
-            self.kill()
             raise WorkerDied(_obituary(self._process.wait()))
         result, error, self._known = pickle.loads(answer)  # noqa: S301 - from our own process
         if error is not None:
             raise error
         return result
 
+    def _answer(self, request: bytes) -> bytes | None:
+        """The answer to a request, all of it; without one the process is killed."""
+        answer = None
+        try:
+            with contextlib.suppress(OSError):
+                write_frame(self._requests, request)
+                answer = read_frame(self._answers)
+        finally:
+            # What was left of half an answer would be taken for that to the next request.
+            if answer is None:
+                self.kill()
+        return answer
+
     def kill(self) -> None:
+        self.killed = True
         self._process.kill()
 
     def terminate(self) -> None:
@@ -238,6 +247,14 @@ class _Process:
             self._process.kill()
             self._process.wait()
         self._answers.close()
+
+
+def _obstacle(error: OSError) -> str:
+    """Why there is no process, and what helps."""
+    said = error.strerror or str(error)
+    if error.errno in _SHORTAGES:
+        return f"{said}; take fewer --workers"
+    return f"{sys.executable}: {said}; see that this interpreter can be started, or run kldiv with another"
 
 
 def _obituary(code: int) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import ctypes
 import io
+import itertools
 import json
 import os
 import random
@@ -28,7 +29,9 @@ from dumps import children_of, is_running, names_of, write_dump, write_pair
 
 from kldiv_cli.__main__ import main
 from kldiv_cli.api import open_inputs
+from kldiv_cli.batch import run_batch
 from kldiv_cli.journal import open_journal
+from kldiv_cli.pair_result import PairResult
 from kldiv_cli.processes import Processes
 
 SECONDS = 60
@@ -557,6 +560,22 @@ def test_an_internal_error_is_told_with_its_trace_when_all_other_pairs_are_done(
     assert Path("results.jsonl").read_text("utf-8").count("\n") == run.out.count("\n")
     assert "error: b: internal error: RuntimeError: what nobody foresaw; please report it" in run.err
     assert "in opened" in run.err
+    assert run.err.endswith("kldiv: internal error: please report it with the lines above\n")
+
+
+@pytest.mark.parametrize("more", [(), ("--fail-fast",)], ids=["", "fail-fast"])
+def test_a_pair_that_never_came_back_is_an_internal_error(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    def lossy(*arguments: Any, **options: Any) -> Iterator[PairResult]:
+        return itertools.islice(run_batch(*arguments, **options), 1, None)
+
+    monkeypatch.setattr("kldiv_cli.resume.run_batch", lossy)
+    run = batch(*DUMP, "--format", "jsonl", *more)
+    assert run.code == 3
+    assert (run.summary["computed"], run.summary["not_reached"]) == (4, 1)
+    assert "RuntimeError: 1 of 5 pairs not reached, though nothing stopped the run\n" in run.err
+    assert "--fail-fast" not in run.err
     assert run.err.endswith("kldiv: internal error: please report it with the lines above\n")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -134,8 +136,34 @@ def _read_in(pid: int) -> None:
         raise ValueError("not to be read here")
 
 
+def of_size() -> Callable[[int], bytes]:
+    return bytes
+
+
 def unreadable() -> Callable[[int], Unreadable]:
     return lambda task: Unreadable()
+
+
+LowLimit = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+@pytest.fixture
+def low_limit() -> LowLimit:
+    """Keep this process from taking more for a while, or until what is lent is called."""
+    import resource
+
+    @contextmanager
+    def limited(name: str, most: int) -> Iterator[Callable[[], None]]:
+        kind = getattr(resource, name)
+        before = resource.getrlimit(kind)
+        put_back = partial(resource.setrlimit, kind, before)
+        resource.setrlimit(kind, (most, before[1]))
+        try:
+            yield put_back
+        finally:
+            put_back()
+
+    return limited
 
 
 @pytest.fixture(scope="module")
@@ -249,13 +277,44 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_a_process_that_can_not_be_started_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_that_can_not_be_started_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
     with Processes(2) as pool:
-        monkeypatch.setattr(sys, "executable", os.path.join(os.sep, "no", "such", "python"))
-        with pytest.raises(WorkerDied, match="can't be started: No such file or directory; take fewer"):
-            list(pool.run(range(4), doubled))
+        monkeypatch.setattr(sys, "executable", str(python))
+        for said in ("No such file or directory", "Permission denied"):
+            line = f"a worker process can't be started: {python}: {said}; see that this interpreter"
+            with pytest.raises(WorkerDied, match=f"^{re.escape(line)}"):
+                list(pool.run(range(4), doubled))
+            python.touch(mode=0o600)
         monkeypatch.undo()
         assert sorted(pool.run(range(4), doubled)) == [0, 2, 4, 6]
+
+
+@posix
+def test_where_there_is_no_room_for_a_process_fewer_are_advised(low_limit: LowLimit) -> None:
+    with (
+        Processes(1) as pool,
+        low_limit("RLIMIT_NOFILE", 3),
+        pytest.raises(WorkerDied, match=r"can't be started: Too many open files; take fewer --workers$"),
+    ):
+        list(pool.run(range(1), doubled))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="limits of Linux")
+def test_an_answer_that_there_is_no_memory_for_costs_no_other_task(low_limit: LowLimit) -> None:
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    with Processes(1) as one:
+        assert list(one.run([0], of_size)) == [b""]
+        with low_limit("RLIMIT_AS", taken + (64 << 20)) as put_back:
+
+            def failed(task: int, error: Exception) -> bytes:
+                put_back()
+                return repr(error).encode()
+
+            results = list(one.run([1, 128 << 20, 2], of_size, failed=failed))
+    assert results == [bytes(1), b"MemoryError()", bytes(2)]
 
 
 def test_no_process_is_left_behind() -> None:

@@ -254,6 +254,7 @@ def _compute(
         for result, from_journal in run:
             outlets.add(result, from_journal=from_journal)
             if fail_fast and result.error is not None:
+                outlets.stop()
                 break
 
 

@@ -54,7 +54,7 @@ class Outlets:
         self._view: LiveBatch | None = None
         self._pairs = self._from_journal = 0
         self._failed: list[tuple[str, str]] = []
-        self._warned = self._started = False
+        self._warned = self._started = self._stopped = False
         self._defect: Exception | None = None
 
     def open_results(
@@ -95,6 +95,10 @@ class Outlets:
         if self._view is not None:
             self._view.add(result, from_journal=from_journal)
 
+    def stop(self) -> None:
+        """Expect no more pairs, as one failed and others are not wanted then."""
+        self._stopped = True
+
     def finish(self, *, strict: bool) -> int:
         """Show what all pairs come to, and return the exit code."""
         from kldiv_cli.findings import counted
@@ -106,12 +110,14 @@ class Outlets:
         self._write(self._lines.end(summary))
         for kind, text in self._told.lines():
             tell(kind, text)
-        if summary.not_reached:
-            said = f"{summary.not_reached} of {counted(summary.pairs, 'pair')} not reached"
-            tell("note", f"{said}: stopped at the first that failed, as --fail-fast says")
+        missing = f"{summary.not_reached} of {counted(summary.pairs, 'pair')} not reached"
+        if summary.not_reached and self._stopped:
+            tell("note", f"{missing}: stopped at the first that failed, as --fail-fast says")
         # An internal error is told as any other one, only that all other pairs are done first.
         if self._defect is not None:
             raise self._defect
+        if summary.not_reached and not self._stopped:
+            raise RuntimeError(f"{missing}, though nothing stopped the run")
         if self._failed:
             return 2
         return int(strict and self._warned)

@@ -15,12 +15,25 @@ def doubled() -> Callable[[int], int]:
     return lambda task: 2 * task
 
 
-def dying_at_5() -> Callable[[int], int]:
+def dying_at(fatal: int) -> Callable[[int], int]:
     def work(task: int) -> int:
-        if task == 5:
+        if task == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(30)
         return 2 * task
+
+    return work
+
+
+def dying_again(before: Path) -> Callable[[int], int]:
+    """Dies of the first task when that is done a second time."""
+
+    def work(task: int) -> int:
+        if task == 0 and before.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(30)
+        before.touch()
+        return task
 
     return work
 

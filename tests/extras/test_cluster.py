@@ -97,13 +97,18 @@ def wait(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def is_written(file: Path) -> bool:
+    """It is empty for a moment."""
+    return file.exists() and file.stat().st_size > 0
+
+
 @contextlib.contextmanager
 def scheduling(directory: Path, **environment: str) -> Iterator[Dask]:
     file = directory / "scheduler.json"
     arguments = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     process = start(*arguments, "--scheduler-file", str(file), directory=directory, **environment)
     try:
-        wait(file.exists)
+        wait(lambda: is_written(file))
         yield Dask(json.loads(file.read_text())["address"], directory, process)
     finally:
         process.kill()
@@ -370,6 +375,70 @@ def test_the_tasks_of_a_worker_that_is_killed_are_run_by_others(
         results = list(cluster.run(range(100), partial(cluster_tasks.slow, 0.01), merge=merge, told=tell))
         assert sum(results) == 4950
         assert sorted(told) == list(range(100))
+
+
+@posix
+def test_results_that_are_lost_before_they_are_fetched_are_computed_again(tmp_path: Path) -> None:
+    with scheduling(tmp_path) as dask, contextlib.ExitStack() as workers:
+        holder = workers.enter_context(dask.worker())
+        cluster = workers.enter_context(connect(dask.address))
+        for merge in (None, operator.add):
+            told: list[int] = []
+
+            def lose(task: int, told: list[int] = told) -> None:
+                nonlocal holder
+                told.append(task)
+                if len(told) == 8:
+                    holder.kill()
+                    wait(lambda: "finished" not in states(cluster))
+                    holder = workers.enter_context(dask.worker())
+
+            results = list(cluster.run(range(20), partial(cluster_tasks.slow, 0.01), merge=merge, told=lose))
+            assert sum(results) == 190
+            assert sorted(told) == list(range(20))
+
+
+@posix
+def test_a_result_that_is_lost_and_kills_who_computes_it_again_costs_no_other(tmp_path: Path) -> None:
+    with (
+        scheduling(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask,
+        contextlib.ExitStack() as workers,
+    ):
+        holder = workers.enter_context(dask.worker())
+        cluster = workers.enter_context(connect(dask.address))
+
+        def lose(task: int) -> None:
+            if task == 0:
+                for _ in range(2):
+                    workers.enter_context(dask.worker())
+                holder.kill()
+                wait(lambda: "error" in states(cluster))
+
+        work = partial(cluster_tasks.dying_again, tmp_path / "before")
+        results = cluster.run(range(4), work, told=lose, failed=lambda task, error: -1, merge=operator.add)
+        assert sorted(results) == [-1, 1, 2, 3]
+
+
+def states(cluster: Cluster) -> set[str]:
+    """What its client knows of all that is on it."""
+    return {state.status for state in list(cluster._client.futures.values())}
+
+
+@posix
+def test_a_run_in_which_workers_died_leaves_the_cluster_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kldiv_cli.cluster_run._LARGEST_BUNDLE", 1)
+    with (
+        scheduling(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as dask,
+        dask.worker(),
+        dask.worker(),
+        connect(dask.address) as cluster,
+    ):
+        with pytest.raises(WorkerDied, match="died over the same blocks"):
+            list(cluster.run(range(200), partial(cluster_tasks.dying_at, 111), merge=operator.add))
+        assert sum(cluster.run(range(50), cluster_tasks.doubled, merge=operator.add)) == 50 * 49
+        wait(lambda: dask.tasks() == 0)
 
 
 @posix
@@ -640,12 +709,10 @@ def test_a_signal_ends_what_runs_on_the_cluster(dask: Dask, tmp_path: Path, numb
         [*command, "--scheduler", dask.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     wait(lambda: dask.tasks() > 3)
-    start = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert time.monotonic() - start < 10
     assert (process.returncode, out, err) == (128 + number, "", "")
-    wait(lambda: dask.tasks() == 0, 5)
+    wait(lambda: dask.tasks() == 0)
 
 
 @posix
@@ -667,12 +734,10 @@ def test_an_interrupted_batch_leaves_the_cluster_to_others_and_keeps_what_was_do
         text=True,
     )
     wait(lambda: journal.exists() and journal.read_text().count("\n") == 1 + 9 and dask.tasks() > 3)
-    start = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - start < 10
     assert (process.returncode, err) == (130, "")
-    wait(lambda: dask.tasks() == 0, 5)
+    wait(lambda: dask.tasks() == 0)
     assert sorted(cluster.run(range(9), cluster_tasks.doubled)) == list(range(0, 18, 2))
     assert journal.read_text().count('"status":"ok"') == 9
 
@@ -694,10 +759,7 @@ def test_an_interrupted_script_leaves_no_task_running(dask: Dask, tmp_path: Path
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert err.rstrip().endswith("KeyboardInterrupt")
-    time.sleep(0.3)
-    before = marks.read_text()
-    time.sleep(0.5)
-    assert marks.read_text() == before
+    wait(lambda: dask.tasks() == 0)
 
 
 def test_a_batch_is_the_same_on_a_cluster(
@@ -738,7 +800,10 @@ def test_a_task_that_kills_its_worker_costs_no_other(tmp_path: Path) -> None:
     ):
         results = list(
             cluster.run(
-                range(12), cluster_tasks.dying_at_5, told=told.append, failed=lambda task, error: repr(error)
+                range(12),
+                partial(cluster_tasks.dying_at, 5),
+                told=told.append,
+                failed=lambda task, error: repr(error),
             )
         )
         cluster.abort()
@@ -763,7 +828,7 @@ def test_the_lines_of_the_readme_start_a_cluster(tmp_path: Path, monkeypatch: py
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )
             stack.callback(process.terminate)
-            while not Path("scheduler.json").exists():
+            while not is_written(Path("scheduler.json")):
                 assert process.poll() is None
                 time.sleep(0.05)
         x = np.log(np.full((4, 3), 1 / 3))
