@@ -23,8 +23,9 @@ from kldiv_cli.findings import counted
 from kldiv_cli.pace import Pace
 from kldiv_cli.pair_result import PairResult
 
-__all__ = ["Progress", "run_batch", "workers_within"]
+__all__ = ["Begin", "Progress", "run_batch", "workers_within"]
 
+Begin = Callable[[BatchPair], BatchPair]
 _LARGE: Final = 64 << 20
 """Bytes; more are spread over the workers, less are done by one of them."""
 _BUNDLE_SECONDS: Final = 0.03
@@ -42,20 +43,22 @@ def run_batch(
     *,
     memory: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[PairResult]:
+    begin: Begin | None = None,
+) -> Generator[PairResult, None, None]:
     """Yield the result of every pair, in no particular order; `memory` is what all workers may use.
 
+    `begin` has each pair before it is sent, in any thread; what it returns is sent instead.
     Who stops asking for results stops all that is under way, and nothing can run on the executor
     after that.
     """
-    told = progress or (lambda done: None)
+    told, begun = progress or (lambda done: None), begin or (lambda pair: pair)
     small = [pair for pair in pairs if pair.size <= _LARGE]
     large = [pair for pair in pairs if pair.size > _LARGE]
     streams: list[Generator[PairResult, None, None]] = []
     if small:
-        streams.append(_bundled(small, executor, memory, told))
+        streams.append(_bundled(small, executor, memory, told, begun))
     if large:
-        streams.append(_spread(large, executor, memory, told))
+        streams.append(_spread(large, executor, memory, told, begun))
     yield from _interleaved(streams, executor)
 
 
@@ -96,7 +99,7 @@ Failed = Callable[[Bundle, Exception], list[PairResult]]
 
 
 def _bundled(
-    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress, begin: Begin
 ) -> Generator[PairResult, None, None]:
     """The results of pairs of which each is for one worker.
 
@@ -126,7 +129,7 @@ def _bundled(
                 progress(sizes[result.name])
                 yield result
 
-    sent = _Sent(pairs, executor)
+    sent = _Sent(map(begin, pairs), executor)
     yield from computed(_bundles(sent, pace), first)
     yield from computed(((sent.again(pair),) for pair in again), last)
 
@@ -167,11 +170,11 @@ def _bundles(pairs: Iterable[BatchPair], pace: Pace) -> Iterator[Bundle]:
 
 
 def _spread(
-    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress, begin: Begin
 ) -> Generator[PairResult, None, None]:
     """The results of pairs of which each is for all workers, one after another."""
     resources = Resources(memory=memory, executor=executor)
-    for pair in pairs:
+    for pair in map(begin, pairs):
         told = _Told(progress)
         result = _tried(pair, partial(compute_pair, resources=resources, progress=told), told)
         told.rest(pair.size)
