@@ -14,7 +14,7 @@ from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from kldiv_cli.batch_pair import BatchPair, Outputs
@@ -100,7 +100,8 @@ def batch(
         allow_unmatched=allow_unmatched,
     )
     outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
-    plan = _planned(found, outputs)
+    beside = {"journal": journal, "results": results}
+    plan = _planned(found, outputs, {called: file for called, file in beside.items() if file is not None})
     chosen = _chosen_reduction(reduction, size_average, reduce, plan.spec)
     executor = _executor(plan, workers, memory, scheduler)
     # Of a suite or a table nothing must be written over the list itself.
@@ -132,13 +133,13 @@ class _Plan(NamedTuple):
     """What all have in common."""
 
 
-def _planned(found: PairSet, outputs: Outputs) -> _Plan:
+def _planned(found: PairSet, outputs: Outputs, beside: Mapping[str, str]) -> _Plan:
     import numpy as np
 
     from kldiv_cli import __version__
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
 
-    pairs = plan(found.pairs, outputs=outputs)
+    pairs = plan(found.pairs, outputs=outputs, beside=beside)
     stamps = Stamps(pairs, f"{__version__}, numpy {np.__version__}")
     return _Plan([stamps.sized(pair) for pair in pairs], stamps, common_spec(pairs))
 
