@@ -115,10 +115,12 @@ def batch(
         outlets = Outlets(
             plan.spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched
         )
-        outlets.open_results(results, inputs, stack, force=force)
         kept = _open_journal(journal, inputs, stack)
+        replaced = force or _are_own(results, kept)
+        outlets.open_results(results, inputs, stack, force=replaced)
         _compute(plan, kept, outlets, executor, progress=progress, fail_fast=fail_fast)
-        return outlets.finish(strict=strict)
+        with _claimed(results, kept, force=replaced):
+            return outlets.finish(strict=strict)
 
 
 # What is to be done
@@ -230,6 +232,33 @@ def _tell_notes(journal: JournalReader) -> None:
 
     for note in journal.notes:
         tell("note", note)
+
+
+def _are_own(results: str | None, journal: Journal | None) -> bool:
+    """Whether there is a file of results, of an earlier run with the journal."""
+    from kldiv_cli.batch_pair import is_written
+    from kldiv_cli.claims import Claims
+
+    if results is None or journal is None:
+        return False
+    return is_written(results) and Claims(journal).cover(None, [results])
+
+
+@contextlib.contextmanager
+def _claimed(results: str | None, journal: Journal | None, *, force: bool) -> Iterator[None]:
+    """Note in the journal that the file of results, which is written within, is its own."""
+    if results is None or journal is None:
+        yield
+        return
+    from kldiv_cli.claims import Claims
+
+    claims = Claims(journal)
+    if force or claims.cover(None, [results]):
+        claims.make(None, [results])
+    try:
+        yield
+    finally:
+        claims.settle(None, [results])
 
 
 def _compute(
