@@ -18,8 +18,9 @@ from kldiv_cli.placeholders import unknown_in
 from kldiv_cli.sinks import named_output
 from kldiv_cli.sources import parse_address
 from kldiv_cli.sources.stamps import file_stamps
+from kldiv_cli.sources.store_names import is_store
 from kldiv_cli.spec import Spec, check_written
-from kldiv_cli.urls import shown
+from kldiv_cli.urls import is_remote, shown
 
 __all__ = ["PAIR", "Stamps", "common_spec", "plan"]
 
@@ -185,7 +186,7 @@ class Stamps:
     """How large the files of pairs are, and what tells them from the same files after a change."""
 
     def __init__(self, pairs: Iterable[BatchPair], version: str) -> None:
-        """Look at every file, once; `version` is that of the programs, whose numbers may be others'."""
+        """Look at every file; `version` is that of the programs, whose numbers may be others'."""
         self._version = version
         self._paths = {address: parse_address(address).path for pair in pairs for address in pair.inputs}
         # What can't be read has no stamp; the pair's result will tell of it.
@@ -203,6 +204,21 @@ class Stamps:
         return not pair.allow_external and all(
             self._stamps[self._paths[address]] is not None for address in pair.inputs
         )
+
+    def after_reading(self, pair: BatchPair) -> dict[str, Any]:
+        """The same as `of` where the files are as they were at first, else what that never is.
+
+        Objects on servers are held to their ETags by whoever reads them. A Zarr store in a directory is
+        looked at if it is of this pair alone, for that takes as long as it has files.
+        """
+        paths = {self._paths[address] for address in pair.inputs}
+        looked_at = {path for path in paths if self._is_cheap(path)}
+        stamps = file_stamps(looked_at)
+        replaced = sorted(path for path in looked_at if stamps[path] != self._stamps[path])
+        return {**self.of(pair), **({"replaced": replaced} if replaced else {})}
+
+    def _is_cheap(self, path: str) -> bool:
+        return not is_remote(path) and (self._uses[path] == 1 or not is_store(path))
 
     def of(self, pair: BatchPair) -> dict[str, Any]:
         """What must be the same for a finished pair to hold."""

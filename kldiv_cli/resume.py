@@ -108,7 +108,7 @@ class _Written:
                 self._claims.make(pair.name, pair.outputs.addresses)
             else:
                 self._claims.settle(pair.name, pair.outputs.addresses)
-        self._journal.add(result, self._stamps.of(pair))
+        self._journal.add(result, self._stamps.after_reading(pair))
 
 
 class _Thinning:

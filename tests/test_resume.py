@@ -304,6 +304,37 @@ def test_what_could_not_be_looked_at_is_computed_again(tmp_path: Path, computed:
     assert len(computed) == 2
 
 
+@pytest.mark.parametrize("kind", ["npy", "zarr"])
+def test_what_was_replaced_before_its_turn_and_put_back_is_computed_again(
+    tmp_path: Path, computed: Computed, kind: str
+) -> None:
+    (pair,) = write_dump(tmp_path, 1)
+    file, first, second = (tmp_path / f"{name}.{kind}" for name in ("file", "first", "second"))
+    for number, place in enumerate((file, second)):
+        _write_as(kind, place, np.load(pair.predictions) * np.float32(number + 1))
+    pairs = [replace(pair, predictions=str(file))]
+    stamps = Stamps(pairs, "1")
+    os.rename(file, first)
+    os.rename(second, file)
+    with open_journal(str(tmp_path / "j")) as journal:
+        list(resume_batch(pairs, Threads(1), journal=journal, stamps=stamps))
+    os.rename(file, second)
+    os.rename(first, file)
+    computed.clear()
+    again = run(pairs, tmp_path / "j")
+    assert computed == ["000"]
+    assert again == run(pairs, None)
+
+
+def _write_as(kind: str, place: Path, array: np.ndarray[Any, Any]) -> None:
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        zarr.save_array(str(place), array)
+    else:
+        with open(place, "wb") as file:
+            np.save(file, array)
+
+
 def test_what_may_lie_in_other_files_is_computed_again(tmp_path: Path, computed: Computed) -> None:
     pairs = [replace(pair, allow_external=True) for pair in write_dump(tmp_path, 2)]
     for _ in range(2):
