@@ -127,7 +127,7 @@ class JournalReader:
         if not self.damaged:
             return ()
         lines = "1 damaged line" if self.damaged == 1 else f"{self.damaged} damaged lines"
-        return (f"{self.path}: {lines} skipped; the pairs are computed again",)
+        return (f"{self.path}: {lines} skipped; a pair that no other line has is computed again",)
 
     def finished(self, name: str, stamp: Mapping[str, Any]) -> PairResult | None:
         """The result of a pair that was computed under the same stamp; None where there is none."""

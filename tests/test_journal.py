@@ -197,7 +197,9 @@ def test_a_damaged_line_in_the_middle_is_skipped_and_counted_and_stays(path: Pat
         before = path.read_bytes()
         with open_journal(str(path)) as journal:
             assert journal.damaged == 1
-            assert journal.notes == (f"{path}: 1 damaged line skipped; the pairs are computed again",)
+            assert journal.notes == (
+                f"{path}: 1 damaged line skipped; a pair that no other line has is computed again",
+            )
             assert [journal.finished(n, STAMP) is not None for n in "abc"] == [True, False, True]
         assert path.read_bytes() == before
 
