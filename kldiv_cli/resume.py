@@ -85,7 +85,7 @@ class _Written:
     def __exit__(self, *reason: object) -> None:
         # What still runs on a cluster may write its files yet.
         if self._ends_at_once:
-            # It is no worse than if the process was killed, and something else may be on its way.
+            # Who ends this by an error of his own should see that one.
             with contextlib.suppress(OutputError):
                 for pair in self._sent.values():
                     self._claims.settle(pair.name, pair.outputs.addresses)

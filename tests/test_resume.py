@@ -21,6 +21,7 @@ from kldiv_cli.batch_summary import LossSummary
 from kldiv_cli.batch_totals import BatchTotals
 from kldiv_cli.execution import Threads
 from kldiv_cli.journal import open_journal
+from kldiv_cli.processes import Processes
 from kldiv_cli.report.batch import batch_lines
 from kldiv_cli.resume import is_finished, resume_batch
 from kldiv_cli.spec import resolve_spec
@@ -258,6 +259,20 @@ def test_where_a_run_wrote_no_map_it_has_no_claim(
     again = run(pairs, tmp_path / "j")
     assert sum("exists; overwrite it with --force" in line for line in again.values()) == len(own)
     assert {place.read_bytes() for place in own} == {b"a user's own"}
+
+
+def test_once_it_is_stopped_no_more_pairs_are_begun(tmp_path: Path) -> None:
+    """Not even to find that the workers are gone."""
+    (pair,) = write_dump(tmp_path, 1)
+    pairs = mapped(tmp_path, [replace(pair, name=f"{number:04}") for number in range(2000)])
+    with open_journal(str(tmp_path / "j")) as journal, Processes(1) as processes:
+        results = resume_batch(pairs, processes, journal=journal, stamps=Stamps(pairs, "1"))
+        next(results)
+        results.close()
+        begun = [pair.name for pair in pairs if journal.begun(pair.name)]
+    entries = [json.loads(line)["entry"] for line in (tmp_path / "j").read_text().splitlines()[1:]]
+    assert len({entry["pair"] for entry in entries}) < 1000, "far fewer are on their way at any time"
+    assert begun == [name for name in begun if (tmp_path / "maps" / f"{name}.npy").exists()]
 
 
 def test_what_was_to_be_replaced_and_was_not_is_still_the_users_own(tmp_path: Path) -> None:
