@@ -23,8 +23,10 @@ from kldiv_cli.findings import counted
 from kldiv_cli.pace import Pace
 from kldiv_cli.pair_result import PairResult
 
-__all__ = ["Progress", "run_batch", "workers_within"]
+__all__ = ["Begin", "Progress", "run_batch", "workers_within"]
 
+Begin = Callable[[BatchPair], BatchPair]
+_HandOut = Callable[[Iterable[BatchPair]], Iterator[BatchPair]]
 _LARGE: Final = 64 << 20
 """Bytes; more are spread over the workers, less are done by one of them."""
 _BUNDLE_SECONDS: Final = 0.03
@@ -42,21 +44,32 @@ def run_batch(
     *,
     memory: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[PairResult]:
+    begin: Begin | None = None,
+) -> Generator[PairResult, None, None]:
     """Yield the result of every pair, in no particular order; `memory` is what all workers may use.
 
+    `begin` has each pair before it is sent, in any thread; what it returns is sent instead.
     Who stops asking for results stops all that is under way, and nothing can run on the executor
     after that.
     """
-    told = progress or (lambda done: None)
+    told, stopped = progress or (lambda done: None), threading.Event()
+    hand_out = partial(_handed_out, begin or (lambda pair: pair), stopped)
     small = [pair for pair in pairs if pair.size <= _LARGE]
     large = [pair for pair in pairs if pair.size > _LARGE]
     streams: list[Generator[PairResult, None, None]] = []
     if small:
-        streams.append(_bundled(small, executor, memory, told))
+        streams.append(_bundled(small, executor, memory, told, hand_out))
     if large:
-        streams.append(_spread(large, executor, memory, told))
-    yield from _interleaved(streams, executor)
+        streams.append(_spread(large, executor, memory, told, hand_out))
+    yield from _interleaved(streams, executor, stopped)
+
+
+def _handed_out(begin: Begin, stopped: threading.Event, pairs: Iterable[BatchPair]) -> Iterator[BatchPair]:
+    """Pairs as they are sent, until that is of no use any more."""
+    for pair in pairs:
+        if stopped.is_set():
+            break
+        yield begin(pair)
 
 
 # Workers and memory
@@ -96,7 +109,7 @@ Failed = Callable[[Bundle, Exception], list[PairResult]]
 
 
 def _bundled(
-    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress, hand_out: _HandOut
 ) -> Generator[PairResult, None, None]:
     """The results of pairs of which each is for one worker.
 
@@ -126,7 +139,7 @@ def _bundled(
                 progress(sizes[result.name])
                 yield result
 
-    sent = _Sent(pairs, executor)
+    sent = _Sent(hand_out(pairs), executor)
     yield from computed(_bundles(sent, pace), first)
     yield from computed(((sent.again(pair),) for pair in again), last)
 
@@ -167,11 +180,11 @@ def _bundles(pairs: Iterable[BatchPair], pace: Pace) -> Iterator[Bundle]:
 
 
 def _spread(
-    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress
+    pairs: Sequence[BatchPair], executor: Executor, memory: int | None, progress: Progress, hand_out: _HandOut
 ) -> Generator[PairResult, None, None]:
     """The results of pairs of which each is for all workers, one after another."""
     resources = Resources(memory=memory, executor=executor)
-    for pair in pairs:
+    for pair in hand_out(pairs):
         told = _Told(progress)
         result = _tried(pair, partial(compute_pair, resources=resources, progress=told), told)
         told.rest(pair.size)
@@ -222,11 +235,10 @@ _Results = queue.Queue[PairResult | BaseException | None]
 
 
 def _interleaved(
-    streams: Sequence[Generator[PairResult, None, None]], executor: Executor
+    streams: Sequence[Generator[PairResult, None, None]], executor: Executor, stopped: threading.Event
 ) -> Iterator[PairResult]:
     """The results of several streams, each of which runs in a thread of its own."""
     results: _Results = queue.Queue(_WAITING)
-    stopped = threading.Event()
     threads = [
         threading.Thread(target=_drain, args=(stream, results, stopped), daemon=True) for stream in streams
     ]

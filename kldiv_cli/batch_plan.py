@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any, Final
@@ -14,11 +14,13 @@ from kldiv_cli.batch_pair import BatchPair, Outputs
 from kldiv_cli.errors import OutputError, UsageError
 from kldiv_cli.journal import InputStamp, stamp_of
 from kldiv_cli.manifest import Pair
+from kldiv_cli.placeholders import unknown_in
 from kldiv_cli.sinks import named_output
 from kldiv_cli.sources import parse_address
 from kldiv_cli.sources.stamps import file_stamps
+from kldiv_cli.sources.store_names import is_store
 from kldiv_cli.spec import Spec, check_written
-from kldiv_cli.urls import shown
+from kldiv_cli.urls import is_remote, shown
 
 __all__ = ["PAIR", "Stamps", "common_spec", "plan"]
 
@@ -26,22 +28,27 @@ PAIR: Final = "{pair}"
 """In the address of an output, the name of the pair."""
 
 
-def plan(pairs: Sequence[Pair], *, outputs: Outputs) -> tuple[BatchPair, ...]:
+def plan(
+    pairs: Sequence[Pair], *, outputs: Outputs, beside: Mapping[str, str] | None = None
+) -> tuple[BatchPair, ...]:
     """What is to be computed of each pair; in the addresses of `outputs` stands `PAIR`.
+
+    `beside` are files that the run itself writes, by what they are called.
 
     Raises
     ------
     UsageError
-        Options of a pair contradict each other, or all pairs would be written to one file.
+        Options of a pair contradict each other, or several things would be written to one file.
     OutputError
         A file would be written over an input.
     """
     _check_outputs(outputs, len(pairs))
-    if any(PAIR in address for address in outputs.addresses):
-        _check_names(pairs)
+    for address in outputs.addresses:
+        if PAIR in address:
+            _check_names(pairs, address)
     specs: dict[str, Spec] = {}
     planned = tuple(_planned(pair, outputs, specs) for pair in pairs)
-    _check_apart(planned)
+    _check_apart(planned, beside or {})
     return planned
 
 
@@ -98,6 +105,12 @@ def _check_outputs(outputs: Outputs, pairs: int) -> None:
         if address is None:
             continue
         named_output(address, option)
+        unknown = unknown_in(address, (PAIR,))
+        if unknown is not None:
+            raise UsageError(
+                f"{option} {address}: has {unknown}, expected {PAIR} there, which is the only one that "
+                "stands for something in the name of an output; name it otherwise"
+            )
         if pairs > 1 and PAIR not in address:
             raise UsageError(
                 f"{option} {address}: one file for {pairs} pairs, expected {PAIR} in its name, "
@@ -110,32 +123,39 @@ def _check_outputs(outputs: Outputs, pairs: int) -> None:
             )
 
 
-def _check_names(pairs: Iterable[Pair]) -> None:
+def _check_names(pairs: Iterable[Pair], template: str) -> None:
     """Names that are parts of paths stay below where these begin."""
     for pair in pairs:
-        if os.pardir in pair.name.replace(os.sep, "/").split("/"):
+        if _leads_out(template, pair.name):
             raise UsageError(
                 f"pair {pair.name!r}: its output would lie outside of its directory, expected no "
-                f"'{os.pardir}' in its name; name the pair otherwise"
+                f"'{os.pardir}' in its name and no {os.sep} at its beginning; name the pair otherwise"
             )
 
 
-def _check_apart(pairs: Sequence[BatchPair]) -> None:
-    """Refuse to write over what another pair reads or writes."""
-    directory = cache(os.path.realpath)
+def _leads_out(template: str, name: str) -> bool:
+    path = template.replace(PAIR, name)
+    if os.path.isabs(path) and not os.path.isabs(template):
+        return True
+    return os.pardir in _parts(name) or _parts(path).count(os.pardir) > _parts(template).count(os.pardir)
 
-    def place_of(path: str) -> str:
-        head, tail = os.path.split(path)
-        return os.path.join(directory(head), tail)
 
+def _parts(path: str) -> list[str]:
+    return path.replace(os.sep, "/").split("/")
+
+
+def _check_apart(pairs: Sequence[BatchPair], beside: Mapping[str, str]) -> None:
+    """Refuse to write over what another pair reads or writes, or the run itself."""
+    place_of = _places()
+    taken = {place_of(address): f"the {called} {address}" for called, address in beside.items()}
     written: dict[str, str] = {}
     for pair in pairs:
         for address in pair.outputs.addresses:
             place = place_of(address.partition("::")[0])
-            if place in written:
+            if place in written or place in taken:
                 raise UsageError(
-                    f"pair {pair.name!r}: {address} is written to twice, also as {written[place]}; "
-                    "choose other names"
+                    f"pair {pair.name!r}: {address} is written to twice, also as "
+                    f"{written.get(place) or taken[place]}; choose other names"
                 )
             written[place] = address
     if not written:
@@ -147,6 +167,18 @@ def _check_apart(pairs: Sequence[BatchPair]) -> None:
                 raise OutputError(f"{written[place]}: is the input {address}; choose another name")
 
 
+def _places() -> Callable[[str], str]:
+    """What tells where a path leads, for many of which most are in the same directories."""
+    directory = cache(os.path.realpath)
+
+    def place_of(path: str) -> str:
+        head, tail = os.path.split(path)
+        place = os.path.join(directory(head), tail)
+        return os.path.realpath(place) if os.path.islink(place) else place
+
+    return place_of
+
+
 # Files
 
 
@@ -154,7 +186,7 @@ class Stamps:
     """How large the files of pairs are, and what tells them from the same files after a change."""
 
     def __init__(self, pairs: Iterable[BatchPair], version: str) -> None:
-        """Look at every file, once; `version` is that of the programs, whose numbers may be others'."""
+        """Look at every file; `version` is that of the programs, whose numbers may be others'."""
         self._version = version
         self._paths = {address: parse_address(address).path for pair in pairs for address in pair.inputs}
         # What can't be read has no stamp; the pair's result will tell of it.
@@ -172,6 +204,21 @@ class Stamps:
         return not pair.allow_external and all(
             self._stamps[self._paths[address]] is not None for address in pair.inputs
         )
+
+    def after_reading(self, pair: BatchPair) -> dict[str, Any]:
+        """The same as `of` where the files are as they were at first, else what that never is.
+
+        Objects on servers are held to their ETags by whoever reads them. A Zarr store in a directory is
+        looked at if it is of this pair alone, for that takes as long as it has files.
+        """
+        paths = {self._paths[address] for address in pair.inputs}
+        looked_at = {path for path in paths if self._is_cheap(path)}
+        stamps = file_stamps(looked_at)
+        replaced = sorted(path for path in looked_at if stamps[path] != self._stamps[path])
+        return {**self.of(pair), **({"replaced": replaced} if replaced else {})}
+
+    def _is_cheap(self, path: str) -> bool:
+        return not is_remote(path) and (self._uses[path] == 1 or not is_store(path))
 
     def of(self, pair: BatchPair) -> dict[str, Any]:
         """What must be the same for a finished pair to hold."""

@@ -1,8 +1,8 @@
 """The journal of a batch: a line for each pair as it is done, from which a later run takes what still holds.
 
 Of a line only its entry is parsed when a journal is opened, which says what it is of; the rest is read
-again when it is asked for. Of a pair that has files written for it a line tells before, so that a later
-run knows them for its own.
+again when it is asked for. Of a file that is written for a pair a line tells before, so that a later run
+knows it for its own.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class JournalReader:
         """
         self._file = file
         self._places: dict[str, _Place] = {}
-        self._begun: dict[str, frozenset[str]] = {}
+        self._begun: dict[str | None, frozenset[str]] = {}
         self._mending: _Mending | None = None
         self.damaged = 0
         """Lines that are not what was written: their pairs are not finished."""
@@ -127,7 +127,7 @@ class JournalReader:
         if not self.damaged:
             return ()
         lines = "1 damaged line" if self.damaged == 1 else f"{self.damaged} damaged lines"
-        return (f"{self.path}: {lines} skipped; the pairs are computed again",)
+        return (f"{self.path}: {lines} skipped; a pair that no other line has is computed again",)
 
     def finished(self, name: str, stamp: Mapping[str, Any]) -> PairResult | None:
         """The result of a pair that was computed under the same stamp; None where there is none."""
@@ -226,8 +226,8 @@ class Journal(JournalReader):
         """
         self._append(*parts_of(result, stamp))
 
-    def begin(self, name: str, outputs: Iterable[str]) -> None:
-        """Write down that these files will be written for a pair, and that nothing else was there.
+    def begin(self, name: str | None, outputs: Iterable[str]) -> None:
+        """Write down which files are those of a pair, or of the run itself, from now on; they may be missing.
 
         Raises
         ------
@@ -236,9 +236,13 @@ class Journal(JournalReader):
         """
         self._append({"pair": name, "status": BEGUN, "stamp": None, "outputs": list(outputs)})
 
-    def has_begun(self, name: str, outputs: Iterable[str]) -> bool:
-        """Whether these files, if they are there, were written for the pair."""
-        return self._begun.get(name, frozenset()).issuperset(outputs)
+    def has_result(self, name: str | None) -> bool:
+        """Whether there is one of a pair, under whatever stamp."""
+        return name in self._places
+
+    def begun(self, name: str | None) -> frozenset[str]:
+        """The files that are those of a pair, or of the run itself, if they are there."""
+        return self._begun.get(name, frozenset())
 
     def _append(self, entry: dict[str, Any], records: Any = (), totals: Any = None) -> None:
         line = line_of(entry, records, totals or {})

@@ -1,4 +1,4 @@
-"""The lines of a journal: what a pair came to, or that it was begun, with a checksum.
+"""The lines of a journal: what a pair came to, or which files are written for it, with a checksum.
 
 A line is ``{"crc32": …, "entry": {…}, "records": […], "totals": {…}}``: JSON, whose checksum is of
 what follows it. So a line is known to be whole without being parsed.
@@ -18,7 +18,7 @@ from kldiv_cli.totals_record import totals_from, totals_record
 __all__ = ["BEGUN", "canonical", "entry_of", "line_of", "parts_of", "result_from"]
 
 BEGUN: Final = "begun"
-"""The status of a pair whose files may be there, but not whole."""
+"""The status of a pair whose files may be there, but not its result; or, without a name, of the run."""
 _BEFORE: Final = b'{"crc32":"'
 _BEHIND: Final = b'",'
 _START: Final = len(_BEFORE) + 8 + len(_BEHIND)
@@ -78,17 +78,16 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_entry(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("pair"), str)
-        and "stamp" in entry
-        and (entry.get("status") in ("ok", "error") or _is_beginning(entry))
-    )
+    if not isinstance(entry, dict) or "stamp" not in entry:
+        return False
+    if entry.get("status") == BEGUN:
+        return isinstance(entry.get("pair", 0), str | None) and _has_outputs(entry)
+    return entry.get("status") in ("ok", "error") and isinstance(entry.get("pair"), str)
 
 
-def _is_beginning(entry: Mapping[str, Any]) -> bool:
+def _has_outputs(entry: Mapping[str, Any]) -> bool:
     outputs = entry.get("outputs")
-    return entry.get("status") == BEGUN and isinstance(outputs, list) and {*map(type, outputs)} <= {str}
+    return isinstance(outputs, list) and {*map(type, outputs)} <= {str}
 
 
 def result_from(line: bytes) -> PairResult:

@@ -1,7 +1,8 @@
 """A file that lines are only ever added to, by one process at a time, and that outlives its writer.
 
 A line is with the system as soon as `LineFile.append` returns, so that no death of the process can
-take it back; it is on the disk a second later, so that a power cut takes little.
+take it back. It is on the disk with the first line that comes a second later or more, or when the file is
+closed: a power cut takes the lines of a second, however long ago that was.
 What others did to the file is not trusted: no line of it takes more than a bounded part of memory.
 """
 

@@ -10,7 +10,7 @@ from typing import Final
 from kldiv_cli.addresses import Written, joined, split_address
 from kldiv_cli.errors import UsageError
 
-__all__ = ["GROUP", "PATH", "STEM", "check_known", "filled", "placeholders_in", "stem_of"]
+__all__ = ["GROUP", "PATH", "STEM", "check_known", "filled", "placeholders_in", "stem_of", "unknown_in"]
 
 STEM: Final = "{stem}"
 """The name of the prediction's file without its last suffix."""
@@ -43,6 +43,11 @@ def stem_of(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def unknown_in(template: str, known: Sequence[str]) -> str | None:
+    """The first that looks like a placeholder and is none of those known."""
+    return next((found for found in _ANY.findall(template) if found not in known), None)
+
+
 def check_known(address: Written, known: Sequence[str], directory: str = "") -> None:
     """Refuse what looks like a placeholder and is none, unless a file seen from `directory` is called so.
 
@@ -53,7 +58,7 @@ def check_known(address: Written, known: Sequence[str], directory: str = "") -> 
     """
     file, behind = split_address(directory, address.text)
     text = behind if os.path.lexists(joined(directory, file)) else address.text
-    unknown = next((found for found in _ANY.findall(text) if found not in known), None)
+    unknown = unknown_in(text, known)
     if unknown is not None:
         instead = f"{' or '.join(known)} there" if known else "none: it is the same for all pairs"
         raise UsageError(

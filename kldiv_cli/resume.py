@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from kldiv_cli.batch import Progress, run_batch
 from kldiv_cli.batch_pair import BatchPair, is_written, replacing
 from kldiv_cli.batch_plan import Stamps
+from kldiv_cli.claims import Claims
+from kldiv_cli.errors import OutputError
 from kldiv_cli.execution import Executor
 from kldiv_cli.journal import Journal, JournalReader
 from kldiv_cli.pair_result import PairResult
@@ -49,15 +52,63 @@ def resume_batch(
     for pair in pairs:
         stored = None if journal is None else _stored(pair, journal, stamps)
         if stored is None:
-            left.append(pair if journal is None else _begun(pair, journal))
+            left.append(pair)
         else:
             yield Resumed(thin(stored), from_journal=True)
-    by_name = {pair.name: pair for pair in left}
-    for result in run_batch(left, executor, memory=memory, progress=progress):
-        result = thin(result)
-        if journal is not None:
-            journal.add(result, stamps.of(by_name[result.name]))
-        yield Resumed(result, from_journal=False)
+    written = contextlib.nullcontext() if journal is None else _Written(left, journal, stamps, executor)
+    with written as record:
+        begin = None if record is None else record.begin
+        run = run_batch(left, executor, memory=memory, progress=progress, begin=begin)
+        with contextlib.closing(run):
+            for result in map(thin, run):
+                if record is not None:
+                    record.add(result)
+                yield Resumed(result, from_journal=False)
+
+
+class _Written:
+    """Writes pairs down in a journal: before they are sent which files are theirs, then their results."""
+
+    def __init__(
+        self, pairs: Iterable[BatchPair], journal: Journal, stamps: Stamps, executor: Executor
+    ) -> None:
+        self._pairs = {pair.name: pair for pair in pairs}
+        self._journal, self._stamps = journal, stamps
+        self._claims = Claims(journal)
+        self._ends_at_once = executor.here
+        self._sent: dict[str, BatchPair] = {}
+        """Those that have files and no result yet."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        # What still runs on a cluster may write its files yet.
+        if self._ends_at_once:
+            # Who ends this by an error of his own should see that one.
+            with contextlib.suppress(OutputError):
+                for pair in self._sent.values():
+                    self._claims.settle(pair.name, pair.outputs.addresses)
+
+    def begin(self, pair: BatchPair) -> BatchPair:
+        """The pair as it is sent, which may replace what a run with this journal has written for it."""
+        addresses = pair.outputs.addresses
+        if not addresses:
+            return pair
+        self._sent[pair.name] = pair
+        covered = self._claims.cover(pair.name, addresses)
+        self._claims.make(pair.name, addresses if covered else ())
+        return replacing(pair) if covered and any(map(is_written, addresses)) else pair
+
+    def add(self, result: PairResult) -> None:
+        pair = self._pairs[result.name]
+        if self._sent.pop(pair.name, None) is not None:
+            if result.error is None:
+                # By now they are its own, also where it was told to replace what was there.
+                self._claims.make(pair.name, pair.outputs.addresses)
+            else:
+                self._claims.settle(pair.name, pair.outputs.addresses)
+        self._journal.add(result, self._stamps.after_reading(pair))
 
 
 class _Thinning:
@@ -86,15 +137,3 @@ def _stored(pair: BatchPair, journal: JournalReader, stamps: Stamps) -> PairResu
     if stamps.are_known(pair) and all(map(is_written, pair.outputs.addresses)):
         return journal.finished(pair.name, stamps.of(pair))
     return None
-
-
-def _begun(pair: BatchPair, journal: Journal) -> BatchPair:
-    """The pair, which may replace what a run with this journal has written for it."""
-    addresses = pair.outputs.addresses
-    if not addresses:
-        return pair
-    if journal.has_begun(pair.name, addresses):
-        return replacing(pair)
-    if pair.outputs.force or not any(map(is_written, addresses)):
-        journal.begin(pair.name, addresses)
-    return pair

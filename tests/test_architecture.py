@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kldiv_cli",),
     ("report",),
     ("resume",),
-    ("batch_plan",),
+    ("batch_plan", "claims"),
     ("gate", "batch"),
     ("batch_worker",),
     ("batch_pair",),

@@ -104,6 +104,14 @@ def test_options_that_do_not_go_together_name_their_pair(options: dict[str, Any]
         (Outputs(output="link/{pair}.npy"), OutputError, "link/b.npy: is the input in/b.npy"),
         (Outputs(distributions="x/{pair}.h5::/in"), OutputError, "x/a.h5::/in: is the input x/a.h5::/q;"),
         (Outputs("x/{pair}.npy", "x/{pair}.npy"), UsageError, "pair 'a': x/a.npy is written to twice"),
+        (Outputs(output="to/{pair}.npy"), OutputError, "to/b.npy: is the input in/b.npy"),
+        (
+            Outputs(output="m/{stem}-{pair}.npy"),
+            UsageError,
+            "output m/{stem}-{pair}.npy: has {stem}, expected {pair} there",
+        ),
+        (Outputs(distributions="{path}.npy"), UsageError, "distributions {path}.npy: has {path}, expected "),
+        (Outputs(output="{pair}.h5::/{group}"), UsageError, "output {pair}.h5::/{group}: has {group}, "),
     ],
 )
 def test_outputs_that_can_not_be_are_refused(
@@ -112,9 +120,28 @@ def test_outputs_that_can_not_be_are_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("in")
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "b.npy").symlink_to("../in/b.npy")
     with pytest.raises(error) as caught:
         plan([pair("a", "q.npy", "in/b.npy"), pair("b", "x/a.h5::/q", "p.npy")], outputs=outputs)
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("beside", ["m/a.npy", "./m/../m/a.npy", "link"])
+def test_what_the_run_itself_writes_is_no_file_of_a_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "link").symlink_to("m/a.npy")
+    for outputs in (
+        Outputs(output="m/{pair}.npy"),
+        Outputs(distributions=str(tmp_path / "m" / "{pair}.npy")),
+    ):
+        with pytest.raises(UsageError) as caught:
+            plan([pair("b"), pair("a")], outputs=outputs, beside={"results": "r.csv", "journal": beside})
+        assert "a.npy is written to twice, also as the journal " in str(caught.value)
+        assert plan([pair("b")], outputs=outputs, beside={"journal": beside})
 
 
 def test_two_names_that_are_one_path_are_refused() -> None:
@@ -127,6 +154,16 @@ def test_a_name_that_leads_elsewhere_is_refused_where_it_is_part_of_a_path(name:
     assert plan([pair(name)], outputs=Outputs(output="map.npy"))
     with pytest.raises(UsageError, match="would lie outside of its directory"):
         plan([pair(name)], outputs=Outputs(output="m/{pair}.npy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "template"), [("/abs/o", "{pair}.npy"), ("", "{pair}/o.npy"), (".", "m/.{pair}/o.npy")]
+)
+def test_a_name_that_leads_elsewhere_by_where_it_stands_is_refused(name: str, template: str) -> None:
+    with pytest.raises(UsageError, match="would lie outside of its directory"):
+        plan([pair("b"), pair(name)], outputs=Outputs(output=template))
+    (below,) = plan([pair(name)], outputs=Outputs(output="/m/x{pair}y.npy"))
+    assert below.outputs.output == f"/m/x{name}y.npy"
 
 
 def test_a_map_is_of_one_loss_and_distributions_are_of_kl() -> None:

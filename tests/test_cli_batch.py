@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import ctypes
+import errno
 import io
 import itertools
 import json
@@ -460,6 +461,11 @@ def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> Non
             ["--output", "m/{pair}.npy", "--distributions", "m/{pair}.npy"],
             "pair 'a': m/a.npy is written to twice",
         ),
+        (
+            ["--distributions", "{pair}.npy", "--journal", "b.npy", "--force"],
+            "pair 'b': b.npy is written to twice, also as the journal b.npy",
+        ),
+        (["--output", "{stem}-{pair}.npy"], "--output {stem}-{pair}.npy: has {stem}, expected {pair} there"),
         (["--output-dtype", "float32"], "--output-dtype: needs an output; "),
         (["--force"], "--force: needs an output; "),
         (["--reduction", "none"], "--reduction none: shows the map of one pair"),
@@ -656,6 +662,45 @@ def test_a_file_of_results_holds_all_pairs_of_a_resumed_run_too(
         line for line in lines[1] if "summary" not in line
     ]
     assert not list(dump.glob(".*"))
+
+
+def test_the_same_line_again_replaces_the_results_that_it_wrote_and_no_others(
+    batch: Batch, dump: Path
+) -> None:
+    line = (*DUMP, "--journal", "j", "--results", "r.csv")
+    spoil(dump)
+    assert batch(*line).code == 2
+    write_pair(dump, "c")
+    assert batch(*line).code == 0
+    assert ",error," not in (dump / "r.csv").read_text()
+    assert batch(*line).code == 0
+    (dump / "elsewhere.csv").write_text("a user's own")
+    for other in (
+        [*line[:-1], "elsewhere.csv"],
+        [*DUMP, "--results", "r.csv"],
+        [*line[:-3], "k", *line[-2:]],
+    ):
+        assert "exists; overwrite it with --force" in refused(batch(*other))
+    assert batch(*line[:-1], "elsewhere.csv", "--force").code == 0
+    assert batch(*line[:-1], "elsewhere.csv").code == 0, "it is the journal's by now"
+    assert batch(*line).code == 0
+
+
+def test_results_that_were_never_written_are_none_of_the_journals(
+    batch: Batch, dump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = (*DUMP, "--journal", "j", "--results", "r.csv")
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kldiv_cli.text_sinks.publish", full)
+        assert "No space left on device" in batch(*line).err
+    (dump / "r.csv").write_text("a user's own")
+    assert "--results r.csv: exists; overwrite it with --force" in refused(batch(*line))
+    (dump / "r.csv").unlink()
+    assert batch(*line).code == 0
 
 
 def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_took(dump: Path) -> None:

@@ -198,7 +198,9 @@ def test_a_damaged_line_in_the_middle_is_skipped_and_counted_and_stays(path: Pat
         before = path.read_bytes()
         with open_journal(str(path)) as journal:
             assert journal.damaged == 1
-            assert journal.notes == (f"{path}: 1 damaged line skipped; the pairs are computed again",)
+            assert journal.notes == (
+                f"{path}: 1 damaged line skipped; a pair that no other line has is computed again",
+            )
             assert [journal.finished(n, STAMP) is not None for n in "abc"] == [True, False, True]
         assert path.read_bytes() == before
 
@@ -554,16 +556,17 @@ def test_a_closed_journal_may_be_closed_again(path: Path) -> None:
 # What is begun
 
 
-def test_files_that_were_begun_for_a_pair_are_known_to_later_runs(tmp_path: Path) -> None:
+def test_files_that_were_begun_are_known_to_later_runs(tmp_path: Path) -> None:
     path = str(tmp_path / "j")
     with open_journal(path) as journal:
         journal.begin("a", ["m/a.npy", "d/a.npy"])
-        assert journal.has_begun("a", ["d/a.npy"])
+        assert journal.begun("a") == {"m/a.npy", "d/a.npy"}
+        journal.begin(None, ["r.csv"])
     with open_journal(path) as journal:
         assert journal.damaged == 0
-        assert journal.has_begun("a", ["m/a.npy", "d/a.npy"])
-        assert not journal.has_begun("a", ["m/a.npy", "elsewhere/a.npy"])
-        assert not journal.has_begun("b", ["m/a.npy"])
+        assert journal.begun("a") == {"m/a.npy", "d/a.npy"}
+        assert journal.begun("b") == set()
+        assert journal.begun(None) == {"r.csv"}, "a file of the run itself"
 
 
 def test_a_pair_that_is_begun_again_is_no_longer_finished(tmp_path: Path) -> None:
@@ -572,9 +575,11 @@ def test_a_pair_that_is_begun_again_is_no_longer_finished(tmp_path: Path) -> Non
         journal.begin("a", ["m/a.npy"])
         journal.add(result, {})
         assert journal.finished("a", {}) is not None
-        assert journal.has_begun("a", ["m/a.npy"]), "what is finished was begun"
+        assert journal.begun("a") == {"m/a.npy"}, "what is finished was begun"
+        assert journal.has_result("a")
         journal.begin("a", ["m/a.npy"])
         assert journal.finished("a", {}) is None
+        assert not journal.has_result("a")
     with open_journal(path) as journal:
         assert journal.finished("a", {}) is None
 

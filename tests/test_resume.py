@@ -21,6 +21,7 @@ from kldiv_cli.batch_summary import LossSummary
 from kldiv_cli.batch_totals import BatchTotals
 from kldiv_cli.execution import Threads
 from kldiv_cli.journal import open_journal
+from kldiv_cli.processes import Processes
 from kldiv_cli.report.batch import batch_lines
 from kldiv_cli.resume import is_finished, resume_batch
 from kldiv_cli.spec import resolve_spec
@@ -93,8 +94,12 @@ def _content(tmp_path: Path, pairs: list[BatchPair]) -> None:
 
 
 def _targets(tmp_path: Path, pairs: list[BatchPair]) -> None:
-    status = os.stat(tmp_path / "p" / "002.npy")
-    os.utime(tmp_path / "p" / "002.npy", ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    _touch(tmp_path / "p" / "002.npy")
+
+
+def _touch(path: Path) -> None:
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
 
 
 def _setting(tmp_path: Path, pairs: list[BatchPair]) -> None:
@@ -207,6 +212,99 @@ def test_a_map_that_was_there_is_replaced_if_that_is_asked_for(tmp_path: Path, c
     assert computed == [], "whether to replace does not change what there is"
 
 
+def put_own(pairs: Sequence[BatchPair]) -> list[Path]:
+    """Files of the user's where the maps go of which there are none."""
+    places = [Path(address) for pair in pairs for address in pair.outputs.addresses]
+    own = [place for place in places if not place.exists()]
+    for place in own:
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"a user's own")
+    return own
+
+
+def test_a_journal_that_is_used_elsewhere_does_not_take_what_is_there_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        write_dump(tmp_path / name, 2)
+    pairs = mapped(Path(), [pair_in(Path(), name, resolve_spec(log_softmax=-1)) for name in ("000", "001")])
+    monkeypatch.chdir(tmp_path / "A")
+    run(pairs, tmp_path / "j")
+    monkeypatch.chdir(tmp_path / "B")
+    for name in ("000", "001"):
+        _touch(Path("q") / f"{name}.npy")
+    (own,) = put_own(pairs[:1])
+    again = run(pairs, tmp_path / "j")
+    assert "exists; overwrite it with --force" in again["000"]
+    assert own.read_bytes() == b"a user's own"
+    for name in ("A", "B"):
+        monkeypatch.chdir(tmp_path / name)
+        _touch(Path("q/001.npy"))
+        assert '"error"' not in run(pairs, tmp_path / "j")["001"], "in both it is the journal's"
+
+
+@pytest.mark.parametrize("most", [1, None])
+@pytest.mark.parametrize("large", [1 << 20, 0])
+def test_where_a_run_wrote_no_map_it_has_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int | None, large: int
+) -> None:
+    monkeypatch.setattr("kldiv_cli.batch._LARGE", large)
+    pairs = [replace(pair, size=1) for pair in mapped(tmp_path, write_dump(tmp_path, 40))]
+    os.unlink(tmp_path / "p" / "000.npy")
+    run(pairs, tmp_path / "j", most=most)
+    own = put_own(pairs)
+    assert own
+    write_pair(tmp_path, "000")
+    again = run(pairs, tmp_path / "j")
+    assert sum("exists; overwrite it with --force" in line for line in again.values()) == len(own)
+    assert {place.read_bytes() for place in own} == {b"a user's own"}
+
+
+def test_once_it_is_stopped_no_more_pairs_are_begun(tmp_path: Path) -> None:
+    """Not even to find that the workers are gone."""
+    (pair,) = write_dump(tmp_path, 1)
+    pairs = mapped(tmp_path, [replace(pair, name=f"{number:04}") for number in range(2000)])
+    with open_journal(str(tmp_path / "j")) as journal, Processes(1) as processes:
+        results = resume_batch(pairs, processes, journal=journal, stamps=Stamps(pairs, "1"))
+        next(results)
+        results.close()
+        begun = [pair.name for pair in pairs if journal.begun(pair.name)]
+    entries = [json.loads(line)["entry"] for line in (tmp_path / "j").read_text().splitlines()[1:]]
+    assert len({entry["pair"] for entry in entries}) < 1000, "far fewer are on their way at any time"
+    assert begun == [name for name in begun if (tmp_path / "maps" / f"{name}.npy").exists()]
+
+
+def test_what_was_to_be_replaced_and_was_not_is_still_the_users_own(tmp_path: Path) -> None:
+    pairs = mapped(tmp_path, write_dump(tmp_path, 1), force=True)
+    (own,) = put_own(pairs)
+    os.unlink(tmp_path / "p" / "000.npy")
+    run(pairs, tmp_path / "j")
+    write_pair(tmp_path, "000")
+    assert "exists; overwrite" in run(mapped(tmp_path, pairs), tmp_path / "j")["000"]
+    assert own.read_bytes() == b"a user's own"
+    run(pairs, tmp_path / "j")
+    _touch(tmp_path / "q" / "000.npy")
+    assert '"error"' not in run(mapped(tmp_path, pairs), tmp_path / "j")["000"], "it is the journal's by now"
+
+
+def test_a_pair_that_is_computed_again_does_not_hold_for_what_it_was_before(
+    tmp_path: Path, computed: Computed
+) -> None:
+    """Its map may be the new one when the run is killed, and its input what it was when another begins."""
+    pairs = mapped(tmp_path, write_dump(tmp_path, 1))
+    run(pairs, tmp_path / "j")
+    before = (tmp_path / "q" / "000.npy").stat()
+    _touch(tmp_path / "q" / "000.npy")
+    run(pairs, tmp_path / "j")
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(lines[:-1]))
+    os.utime(tmp_path / "q" / "000.npy", ns=(before.st_atime_ns, before.st_mtime_ns))
+    computed.clear()
+    run(pairs, tmp_path / "j")
+    assert computed == ["000"]
+
+
 def test_what_could_not_be_looked_at_is_computed_again(tmp_path: Path, computed: Computed) -> None:
     pairs = write_dump(tmp_path, 1)
     hidden, shown = tmp_path / "hidden.npy", tmp_path / "q" / "000.npy"
@@ -219,6 +317,37 @@ def test_what_could_not_be_looked_at_is_computed_again(tmp_path: Path, computed:
         assert resumed.result.error is None
         assert not resumed.from_journal
     assert len(computed) == 2
+
+
+@pytest.mark.parametrize("kind", ["npy", "zarr"])
+def test_what_was_replaced_before_its_turn_and_put_back_is_computed_again(
+    tmp_path: Path, computed: Computed, kind: str
+) -> None:
+    (pair,) = write_dump(tmp_path, 1)
+    file, first, second = (tmp_path / f"{name}.{kind}" for name in ("file", "first", "second"))
+    for number, place in enumerate((file, second)):
+        _write_as(kind, place, np.load(pair.predictions) * np.float32(number + 1))
+    pairs = [replace(pair, predictions=str(file))]
+    stamps = Stamps(pairs, "1")
+    os.rename(file, first)
+    os.rename(second, file)
+    with open_journal(str(tmp_path / "j")) as journal:
+        list(resume_batch(pairs, Threads(1), journal=journal, stamps=stamps))
+    os.rename(file, second)
+    os.rename(first, file)
+    computed.clear()
+    again = run(pairs, tmp_path / "j")
+    assert computed == ["000"]
+    assert again == run(pairs, None)
+
+
+def _write_as(kind: str, place: Path, array: np.ndarray[Any, Any]) -> None:
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        zarr.save_array(str(place), array)
+    else:
+        with open(place, "wb") as file:
+            np.save(file, array)
 
 
 def test_what_may_lie_in_other_files_is_computed_again(tmp_path: Path, computed: Computed) -> None:

@@ -14,7 +14,7 @@ from kldiv_cli.cli.formats import choose_format
 from kldiv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from kldiv_cli.batch_pair import BatchPair, Outputs
@@ -101,7 +101,8 @@ def batch(
         allow_unmatched=allow_unmatched,
     )
     outputs = _outputs(output, distributions, output_dtype, force=force, results=results)
-    plan = _planned(found, outputs)
+    beside = {"journal": journal, "results": results}
+    plan = _planned(found, outputs, {called: file for called, file in beside.items() if file is not None})
     chosen = _chosen_reduction(reduction, size_average, reduce, plan.spec)
     executor = _executor(plan, workers, memory, scheduler)
     # Of a suite or a table nothing must be written over the list itself.
@@ -115,10 +116,12 @@ def batch(
         outlets = Outlets(
             plan.spec, shown, chosen, precision, names=names, full=full, unmatched=found.unmatched
         )
-        outlets.open_results(results, inputs, stack, force=force)
         kept = _open_journal(journal, inputs, stack)
+        replaced = force or _are_own(results, kept)
+        outlets.open_results(results, inputs, stack, force=replaced)
         _compute(plan, kept, outlets, executor, progress=progress, fail_fast=fail_fast)
-        return outlets.finish(strict=strict)
+        with _claimed(results, kept, force=replaced):
+            return outlets.finish(strict=strict)
 
 
 # What is to be done
@@ -133,13 +136,13 @@ class _Plan(NamedTuple):
     """What all have in common."""
 
 
-def _planned(found: PairSet, outputs: Outputs) -> _Plan:
+def _planned(found: PairSet, outputs: Outputs, beside: Mapping[str, str]) -> _Plan:
     import numpy as np
 
     from kldiv_cli import __version__
     from kldiv_cli.batch_plan import Stamps, common_spec, plan
 
-    pairs = plan(found.pairs, outputs=outputs)
+    pairs = plan(found.pairs, outputs=outputs, beside=beside)
     stamps = Stamps(pairs, f"{__version__}, numpy {np.__version__}")
     return _Plan([stamps.sized(pair) for pair in pairs], stamps, common_spec(pairs))
 
@@ -230,6 +233,33 @@ def _tell_notes(journal: JournalReader) -> None:
 
     for note in journal.notes:
         tell("note", note)
+
+
+def _are_own(results: str | None, journal: Journal | None) -> bool:
+    """Whether there is a file of results, of an earlier run with the journal."""
+    from kldiv_cli.batch_pair import is_written
+    from kldiv_cli.claims import Claims
+
+    if results is None or journal is None:
+        return False
+    return is_written(results) and Claims(journal).cover(None, [results])
+
+
+@contextlib.contextmanager
+def _claimed(results: str | None, journal: Journal | None, *, force: bool) -> Iterator[None]:
+    """Note in the journal that the file of results, which is written within, is its own."""
+    if results is None or journal is None:
+        yield
+        return
+    from kldiv_cli.claims import Claims
+
+    claims = Claims(journal)
+    if force or claims.cover(None, [results]):
+        claims.make(None, [results])
+    try:
+        yield
+    finally:
+        claims.settle(None, [results])
 
 
 def _compute(

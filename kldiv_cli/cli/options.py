@@ -698,5 +698,8 @@ ProgressOfPairs = Annotated[
 ]
 ForceOfPairs = Annotated[
     bool,
-    typer.Option("--force", help="Replace the files of maps, losses and results that exist."),
+    typer.Option(
+        "--force",
+        help="Replace files of maps, losses and results that exist; those of the same --journal are anyway.",
+    ),
 ]

@@ -128,14 +128,14 @@ def test_what_is_secret_in_an_address_is_in_no_result_and_no_journal(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     web.objects = {"/q.npy": npy(numbers(1)), "/p.npy": npy(numbers(2))}
-    rows = [f"{web.url}/{q}.npy?sig=secret,{web.url}/p.npy?sig=secret" for q in ("q", "none")]
+    rows = [f"{web.url}/{q}.npy?sig=hush,{web.url}/p.npy?sig=hush" for q in ("q", "none")]
     Path("pairs.csv").write_text("\n".join(["predictions,targets", *rows]))
     outputs = ("--journal", "run.jsonl", "--results", "results.csv")
     assert main(["batch", "pairs.csv", *OPTIONS, *outputs, "--json", "--workers", "1"]) == 2
     said = capsys.readouterr()
     written = [Path(name).read_text() for name in ("run.jsonl", "results.csv")]
     assert f"{web.url}/q.npy" in written[0]
-    assert not [text for text in (said.out, said.err, *written) if "secret" in text]
+    assert not [text for text in (said.out, said.err, *written) if "hush" in text]
 
 
 # Processes
