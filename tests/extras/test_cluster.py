@@ -495,7 +495,7 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pairs = []
-    for name in ("good", "moved", "other", "missing"):
+    for name in ("good", "moved", "other", "later", "missing"):
         np.save(f"{name}.npy", np.full((4, 2), 0.5))
         spec = resolve_spec(predictions_are="probs")
         pairs.append(
@@ -509,6 +509,8 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
             Path("moved.npy").rename("moved")
         elif pair.name == "other":
             Path("other.npy").write_bytes(b"another file")
+        elif pair.name == "later":
+            os.utime("later.npy")
         return found
 
     monkeypatch.setattr("kldiv_cli.batch.with_files", sent)
@@ -519,6 +521,10 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
     assert re.match(rf"moved\.npy: a worker on .* can't see {seen}/moved\.npy .*file system", errors["moved"])
     assert re.match(
         rf"other\.npy: a worker on .* sees 12 bytes at {seen}/other\.npy, expected 192", errors["other"]
+    )
+    assert re.match(
+        rf"later\.npy: a worker on .* sees a file written at .* at {seen}/later\.npy, expected one written",
+        errors["later"],
     )
 
 

@@ -1,0 +1,26 @@
+"""What a worker on another machine says of inputs that it doesn't see as who sent them."""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+from kldiv_cli.errors import InputNotFound
+
+__all__ = ["SAME_FOR_ALL", "a_worker", "unseen"]
+
+SAME_FOR_ALL: Final = (
+    "all workers must see the same input: share its file system, or copy it with its time (rsync -a, cp -p)"
+)
+
+
+def a_worker() -> str:
+    return f"a worker on {platform.node()}"
+
+
+def unseen(where: str, location: str, error: OSError) -> InputNotFound:
+    """What to say of an input that is not to be had where it was sent to."""
+    return InputNotFound(
+        f"{where}: {a_worker()} can't see {location} ({error.strerror}); inputs must lie on a file system "
+        "that all workers see at the same place"
+    )
