@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import platform
-from typing import Final
+from typing import Final, Protocol
 
 from kldiv_cli.errors import InputNotFound
 
-__all__ = ["SAME_FOR_ALL", "a_worker", "unseen"]
+__all__ = ["SAME_FOR_ALL", "Sent", "a_worker", "unseen"]
 
 SAME_FOR_ALL: Final = (
     "all workers must see the same input: share its file system, or copy it with its time (rsync -a, cp -p)"
 )
+
+
+class Sent(Protocol):
+    """An input that is sent to a worker, which looks whether it sees the same one."""
+
+    def check_arrival(self) -> None:
+        """Raise `InputError` where it was sent to another machine that can't see it, or sees another."""
 
 
 def a_worker() -> str:

@@ -196,7 +196,10 @@ class RegularFile(DescriptorFile):
         except InputError:
             now = None
         if now != self.identity:
-            raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
+            raise self._changed()
+
+    def _changed(self) -> InputChanged:
+        return InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
 
     def _new_descriptor(self) -> int:
         flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -216,6 +219,10 @@ class RegularFile(DescriptorFile):
 
     def _check_same(self, there: Identity) -> None:
         """Refuse another file in the place of the one that was sent."""
+        if there == self.identity:
+            return
+        if there[:2] == self.identity[:2]:
+            raise self._changed()
         if there.size != self.identity.size:
             found, expected = f"{there.size} bytes", f"{self.identity.size}"
         elif there.mtime_ns != self.identity.mtime_ns:

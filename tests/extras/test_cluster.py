@@ -8,6 +8,7 @@ import json
 import operator
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -470,6 +471,48 @@ def test_a_worker_without_kldiv_is_refused(dask: Dask, tmp_path: Path) -> None:
         connect(dask.address)
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["compute", "batch"])
+def test_a_store_is_found_by_workers_in_another_directory_and_another_in_its_place_is_refused(
+    cluster: Cluster, tmp_path: Path, batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    array, spec = np.full((6, 4), 0.25), resolve_spec(predictions_are="probs")
+    zarr.create_array("a.zarr", name="x", data=array, chunks=(3, 4))
+
+    def compute() -> str | None:
+        if batch:
+            pair = BatchPair(name="p", predictions="a.zarr::x[:]", targets="a.zarr::x", spec=spec, size=1)
+            (result,) = run_batch([pair], cluster)
+            return result.error
+        try:
+            evaluate_to(spec, inputs, resources=Resources(executor=cluster))
+        except InputError as error:
+            return str(error)
+        return None
+
+    inputs = open_inputs("a.zarr::x", array)
+    assert compute() is None
+    shutil.copytree("a.zarr", "copy", copy_function=shutil.copy)
+
+    def replaced(pair: BatchPair) -> BatchPair:
+        found = with_files(pair)
+        replace()
+        return found
+
+    def replace() -> None:
+        Path("a.zarr").rename("before")
+        Path("copy").rename("a.zarr")
+
+    if batch:
+        monkeypatch.setattr("kldiv_cli.batch.with_files", replaced)
+    else:
+        replace()
+    assert re.match(
+        r"a\.zarr::x: a worker on \S+ sees another store at /.*/a\.zarr, expected", str(compute())
+    )
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5"])
 def test_a_file_that_workers_do_not_see_is_named_with_what_to_do(
     cluster: Cluster, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -508,9 +551,11 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
         if pair.name == "moved":
             Path("moved.npy").rename("moved")
         elif pair.name == "other":
-            Path("other.npy").write_bytes(b"another file")
+            Path("new").write_bytes(b"another file")
+            Path("new").replace("other.npy")
         elif pair.name == "later":
-            os.utime("later.npy")
+            Path("new").write_bytes(Path("later.npy").read_bytes())
+            Path("new").replace("later.npy")
         return found
 
     monkeypatch.setattr("kldiv_cli.batch.with_files", sent)
