@@ -86,7 +86,7 @@ class OpenStore:
 
     Zarr reads through asyncio. Each call gets a loop of its own in the thread that calls, and what is
     handed to an executor runs there and then: so the workers decompress side by side and
-    `--workers` means what it says. Requests to what is behind a URL are made by threads of obstore's
+    `--workers` means what it says. Requests to what is behind a URL are made by threads of the store's
     own, which serve any loop.
     """
 
