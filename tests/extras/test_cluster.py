@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -438,13 +440,74 @@ def test_a_cluster_without_any_workers_left_is_one_line(
         ("127.0.0.1:1", "no answer from a Dask scheduler"),
         ("scheduler.json", r"^scheduler scheduler\.json: no such file; expected that which dask scheduler"),
         ("nowhere/scheduler", r"^scheduler nowhere/scheduler: no such file; expected"),
-        (str(SAMPLES / "baseline.json"), "expected an address such as tcp://10.0.0.1:8786, or the file"),
+        (
+            str(SAMPLES / "baseline.json"),
+            r"baseline\.json: not a scheduler's file; expected that which .* or an address such as tcp://10\.",
+        ),
+        (str(SAMPLES / "digits_teacher_probs.npy"), "not a scheduler's file"),
+        ("tls://127.0.0.1:1", "TLS needs certificates, and Dask is configured with none; set DASK_DIST"),
     ],
 )
 def test_an_address_without_a_scheduler_is_one_line(address: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         connect(address, patience=0.5)
     assert "\n" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def listening(says: bytes) -> Iterator[str]:
+    """The address of a server that says this to everybody, and then is mute."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as accepted:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    accepted.enter_context(connection)
+                    connection.sendall(says)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@posix
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (b"", r"no answer from a Dask scheduler \(none within 0\.5 s\)"),
+        (
+            b"HTTP/1.0 400 Bad request\r\n\r\n",
+            "what answers is no Dask scheduler, it doesn't speak its protocol",
+        ),
+    ],
+    ids=["mute", "other"],
+)
+def test_what_is_no_scheduler_is_one_line_at_once(says: bytes, message: str) -> None:
+    before = threading.active_count()
+    with listening(says) as address, pytest.raises(UsageError, match=message) as caught:
+        connect(address, patience=0.5)
+    assert "\n" not in str(caught.value)
+    assert threading.active_count() == before
+
+
+def test_a_worker_is_no_scheduler_but_says_where_its_own_is(dask: Dask) -> None:
+    with Client(dask.address, set_as_default=False) as client:
+        worker = next(iter(client.nthreads()))
+    with pytest.raises(
+        UsageError, match=rf"a Dask worker, expected a scheduler; its own is at {dask.address}$"
+    ):
+        connect(worker)
+
+
+def test_a_loop_that_runs_already_is_no_hindrance_to_a_connection(dask: Dask) -> None:
+    async def notebook() -> int:
+        with connect(dask.address) as cluster:
+            return cluster.workers
+
+    assert asyncio.run(notebook()) == 2
 
 
 def test_workers_with_other_versions_are_refused(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
