@@ -16,8 +16,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from kldiv_cli.errors import FormatError
-from kldiv_cli.sources.remote_errors import RequestFault, explained
+from kldiv_cli.errors import FormatError, InputNotFound
+from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
 from kldiv_cli.sources.remote_listing import RemoteObject, names_below, objects_below, objects_named
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.stores import place_below
@@ -65,14 +65,13 @@ class RemoteStore(ObjectStore[Any]):
     def _request(self, key: str, options: GetOptions) -> Bytes | None:
         """Ask in this thread: one of obstore's own could still let go of a result while Python ends."""
         import obstore
-        import obstore.exceptions
 
         try:
-            return obstore.get(self.store, key, options=options).bytes()
-        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            fault = explained(self._shown, error, anonymous=self._place.anonymous)
-            if not isinstance(error, FileNotFoundError) or _NO_BUCKET in str(error):
-                raise fault from None
+            with faults_explained(self._shown, anonymous=self._place.anonymous):
+                return obstore.get(self.store, key, options=options).bytes()
+        except RequestFault as fault:
+            if not isinstance(fault.error, InputNotFound) or _NO_BUCKET in str(fault):
+                raise
         if not self.is_listed and key.rpartition("/")[2] not in METADATA:
             raise RequestFault(_gap(self._shown, key))
         return None
