@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from kldiv_cli.errors import InputChanged, InputError, InputNotFound
+from kldiv_cli.sources.arrival import seen_here
 
 __all__ = ["RequestFault", "faults_explained", "panics_told"]
 
@@ -41,6 +42,7 @@ def faults_explained(where: str, *, anonymous: bool) -> Iterator[None]:
     """Raise what goes wrong with requests, `anonymous` ones without credentials, as `RequestFault`."""
     import obstore.exceptions
 
+    where = seen_here(where)
     try:
         with panics_told(where):
             yield

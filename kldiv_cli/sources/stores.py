@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.errors import InputError, UsageError
+from kldiv_cli.sources.arrival import seen_here
 from kldiv_cli.sources.remote_errors import panics_told
 from kldiv_cli.urls import VERSION, extra_of, is_listed, shown, split_url
 
@@ -43,7 +44,7 @@ class Place(NamedTuple):
 def required(url: str, library: str) -> UsageError:
     """What to say where a library is not installed."""
     return UsageError(
-        f"{shown(url)}: needs {library}; install it with pip install 'kldiv-cli[{extra_of(url)}]'"
+        f"{seen_here(shown(url))}: needs {library}; install it with pip install 'kldiv-cli[{extra_of(url)}]'"
     )
 
 
@@ -158,7 +159,9 @@ def _s3_store(bucket: str, prefix: str | None = None) -> tuple[S3Store, bool]:
     endpoint = config.get("endpoint") or _first_of(os.environ, *_ENDPOINTS) or ""
     if endpoint and not _names_server(endpoint):
         named = "endpoint_url" if "endpoint" in config else next(filter(os.environ.get, _ENDPOINTS))
-        raise InputError(f"s3://{bucket}: {named} is {endpoint!r}, expected http://HOST:PORT or https://HOST")
+        raise InputError(
+            f"{seen_here(f's3://{bucket}')}: {named} is {endpoint!r}, expected http://HOST:PORT or https://HOST"
+        )
     client: ClientConfig = {**_CLIENT, "allow_http": endpoint.startswith("http://")}
     store = S3Store(
         bucket,
@@ -197,7 +200,9 @@ def _aws_config(url: str) -> _AwsConfig:
         region = session.get_config_variable("region")
         credentials = session.get_credentials()
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
-        raise InputError(f"{url}: the AWS configuration can't be used: {_one_line(error)}") from None
+        raise InputError(
+            f"{seen_here(url)}: the AWS configuration can't be used: {_one_line(error)}"
+        ) from None
     config = {}
     if region and not _first_of(os.environ, "AWS_REGION", "AWS_DEFAULT_REGION"):
         config["region"] = region

@@ -576,6 +576,35 @@ def test_a_store_is_found_by_workers_in_another_directory_and_another_in_its_pla
     )
 
 
+def test_what_a_worker_has_no_package_or_no_settings_for_names_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    pytest.importorskip("obstore")
+    monkeypatch.chdir(tmp_path)
+    array, spec = np.full((6, 4), 0.25), resolve_spec(predictions_are="probs")
+    zarr.create_array("a.zarr", data=array)
+    Path("sitecustomize.py").write_text("import sys\nsys.modules['zarr'] = None\n")
+    settings = {"AWS_ENDPOINT_URL": "nonsense", "AWS_SKIP_SIGNATURE": "1", "PYTHONPATH": str(tmp_path)}
+    pairs = [
+        BatchPair(name=name, predictions=name, targets=name, spec=spec, size=1)
+        for name in ("a.zarr", "s3://b/a.npy", "s3://b/a.zarr")
+    ]
+    missing = r"a worker on \S+: the package zarr is not installed there; all machines need the extras"
+    with scheduling(tmp_path) as dask, dask.worker(**settings), connect(dask.address) as cluster:
+        with pytest.raises(UsageError, match=f"^{missing}"):
+            evaluate_to(spec, open_inputs("a.zarr", array), resources=Resources(executor=cluster))
+        errors = {result.name: str(result.error) for result in run_batch(pairs, cluster)}
+    assert re.match(missing, errors["a.zarr"])
+    assert re.match(
+        r"s3://b: a worker on \S+: AWS_ENDPOINT_URL is 'nonsense', expected http", errors["s3://b/a.npy"]
+    )
+    assert re.match(
+        r"s3://b/a\.zarr: a worker on \S+: a Zarr store, read by the package zarr .*there is none; pip",
+        errors["s3://b/a.zarr"],
+    )
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5"])
 def test_a_file_that_workers_do_not_see_is_named_with_what_to_do(
     cluster: Cluster, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
