@@ -11,9 +11,8 @@ from typing import Any, Final, NamedTuple
 from kldiv_cli.addresses import joined
 from kldiv_cli.errors import InputError
 from kldiv_cli.pair_result import PairResult
-from kldiv_cli.sources import parse_address
-from kldiv_cli.sources.files import open_file
-from kldiv_cli.sources.readable import File
+from kldiv_cli.sources import parse_address, what_is_sent
+from kldiv_cli.sources.arrival import Sent
 from kldiv_cli.spec import Spec
 from kldiv_cli.urls import is_remote, shown
 
@@ -59,8 +58,8 @@ class BatchPair:
     outputs: Outputs = NO_OUTPUTS
     size: int = 0
     """Bytes that are to be read for it, as far as is known before."""
-    found: tuple[File, ...] = ()
-    """Files of this machine as they were found here, for a worker on another one to look for."""
+    found: tuple[Sent, ...] = ()
+    """Inputs of this machine as they were found here, for a worker on another one to look for."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -88,11 +87,11 @@ def with_files(pair: BatchPair) -> BatchPair:
     return replace(pair, found=tuple(_found(pair)))
 
 
-def _found(pair: BatchPair) -> Iterator[File]:
-    for path in dict.fromkeys(parse_address(address).path for address in pair.inputs):
+def _found(pair: BatchPair) -> Iterator[Sent]:
+    for address in dict.fromkeys(parse_address(address)._replace(selection=None) for address in pair.inputs):
         with contextlib.suppress(InputError):
-            if not is_remote(path):
-                yield open_file(path)
+            if not is_remote(address.path):
+                yield what_is_sent(address)
 
 
 def seen_from(directory: str, pair: BatchPair) -> BatchPair:

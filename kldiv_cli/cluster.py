@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from kldiv_cli.cluster_probe import check_scheduler, one_line
 from kldiv_cli.cluster_run import ClusterRun
 from kldiv_cli.cluster_worker import check_alike, dumped, versions
 from kldiv_cli.errors import UsageError, WorkerDied
@@ -30,6 +31,8 @@ Result = TypeVar("Result")
 _PATIENCE: Final = 10.0
 """Seconds that a scheduler has to answer, and then to have a worker."""
 _FAREWELL: Final = 2.0
+_ADDRESS: Final = "an address such as tcp://10.0.0.1:8786"
+_FILE: Final = "that which dask scheduler --scheduler-file FILE writes"
 _LOGGERS: Final = (
     "asyncio",
     "distributed",
@@ -52,11 +55,12 @@ def connect(address: str, patience: float = _PATIENCE) -> Cluster:
     Client = _client_class()  # noqa: N806 - a class
     where = f"scheduler {address}"
     found = _address(where, address)
+    check_scheduler(where, found, patience)
     try:
         client = Client(found, timeout=patience, set_as_default=False)
     except (OSError, ImportError) as error:
         raise UsageError(
-            f"{where}: no answer from a Dask scheduler ({_line(error)}); start one with dask scheduler"
+            f"{where}: no answer from a Dask scheduler ({one_line(error)}); start one with dask scheduler"
         ) from None
     try:
         return Cluster(client, _threads(client, where, patience), where)
@@ -149,21 +153,26 @@ def _address(where: str, given: str) -> str:
     from distributed.comm import get_address_host_port
 
     if _is_file(given) and not os.path.lexists(given):
-        raise UsageError(
-            f"{where}: no such file; expected that which dask scheduler --scheduler-file FILE writes, or an "
-            "address such as tcp://10.0.0.1:8786"
-        )
-    address = given
+        raise UsageError(f"{where}: no such file; expected {_FILE}, or {_ADDRESS}")
+    address = _written_in(where, given) if os.path.isfile(given) else given
     try:
-        if os.path.isfile(given):
-            with open(given, encoding="utf-8") as file:
-                address = str(json.load(file)["address"])
         get_address_host_port(address)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(
-            f"{where}: {_line(error)}; expected an address such as tcp://10.0.0.1:8786, or the file that "
-            "dask scheduler --scheduler-file FILE writes"
-        ) from None
+    except ValueError as error:
+        raise UsageError(f"{where}: {one_line(error)}; expected {_ADDRESS}, or {_FILE}") from None
+    return address
+
+
+def _written_in(where: str, path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            written = json.load(file)
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}; expected {_FILE}, or {_ADDRESS}") from None
+    except (ValueError, RecursionError):
+        written = None
+    address = written.get("address") if isinstance(written, dict) else None
+    if not isinstance(address, str):
+        raise UsageError(f"{where}: not a scheduler's file; expected {_FILE}, or {_ADDRESS}")
     return address
 
 
@@ -185,12 +194,8 @@ def _threads(client: Client, where: str, patience: float) -> int:
     for worker, there in client.run(versions, on_error="return").items():
         if isinstance(there, BaseException):
             raise UsageError(
-                f"{where}: worker {worker} can't import kldiv ({_line(there)}); "
+                f"{where}: worker {worker} can't import kldiv ({one_line(there)}); "
                 f"pip install kldiv-cli=={versions().kldiv} there"
             )
         check_alike(there, versions(), f"{where}: worker {worker}")
     return sum(threads.values())
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

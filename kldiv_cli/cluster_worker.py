@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from kldiv_cli.errors import UsageError
+from kldiv_cli.sources.arrival import a_worker, work_for_others
 
 __all__ = [
     "Answer",
@@ -128,16 +129,27 @@ class Answer(NamedTuple):
 
 def run_tasks(run: Run, tasks: bytes, *, together: bool) -> bytes:
     """The answer to tasks, in bytes."""
+    work_for_others()
     try:
         work = run.work()
         start = time.perf_counter()
         results = list(map(work, pickle.loads(tasks)))  # noqa: S301
         seconds = time.perf_counter() - start
         return dumped(Answer(len(results), seconds, [run.merged(results)] if together else results))
+    except ModuleNotFoundError as error:
+        failed = TaskFailed.of(_not_installed(error))
     except Exception as error:  # noqa: BLE001 - raised again where the results are read
         failed = TaskFailed.of(error)
     # Not where the error is caught: it would be sent along as the context.
     raise failed
+
+
+def _not_installed(error: ModuleNotFoundError) -> UsageError:
+    package = str(error.name).partition(".")[0]
+    return UsageError(
+        f"{a_worker()}: the package {package} is not installed there; all machines need the extras of what "
+        "is read, as in pip install 'kldiv-cli[dask,zarr]'"
+    )
 
 
 def merge_answers(run: Run, answers: list[bytes]) -> bytes:

@@ -54,6 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("placement", "apart"),
     ("budget", "engine"),
     ("processes", "cluster"),
+    ("cluster_probe",),
     ("cluster_run",),
     (
         "execution",
@@ -105,7 +106,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "botocore": frozenset({"sources.stores"}),
-    "distributed": frozenset({"cluster", "cluster_run"}),
+    "distributed": frozenset({"cluster", "cluster_probe", "cluster_run"}),
 }
 """The only importers of what is heavy."""
 

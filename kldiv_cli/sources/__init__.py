@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from kldiv_cli.errors import UsageError
 from kldiv_cli.sources.address import Address, parse_address, resolve_selection
+from kldiv_cli.sources.arrival import Sent
 from kldiv_cli.sources.base import (
     AnyArray,
     ArraySource,
@@ -20,6 +21,9 @@ from kldiv_cli.sources.signature import recognise
 from kldiv_cli.sources.store_names import check_installed, is_store
 from kldiv_cli.urls import shown
 
+if TYPE_CHECKING:
+    from kldiv_cli.sources.zarr_arrays import ZarrSource
+
 __all__ = [
     "AnyArray",
     "ArraySource",
@@ -31,6 +35,7 @@ __all__ = [
     "open_source",
     "parse_address",
     "resolve_selection",
+    "what_is_sent",
 ]
 
 
@@ -51,10 +56,20 @@ def open_source(text: str, *, allow_external: bool = False) -> Source:
     return SliceSource(source, shown(text), resolve_selection(shown(text), address.selection, source.shape))
 
 
+def what_is_sent(address: Address) -> Sent:
+    """What a worker elsewhere looks for before it opens this address.
+
+    Raises
+    ------
+    InputError
+        It is not there.
+    """
+    return _open_zarr(address) if is_store(address.path) else open_file(address.path)
+
+
 def _open_file(address: Address, allow_external: bool) -> Source:
     if is_store(address.path):
-        where = shown(address.path)
-        return _open_zarr(where if address.dataset is None else f"{where}::{address.dataset}", address)
+        return _open_zarr(address)
     file = open_file(address.path)
     where = file.path if address.dataset is None else f"{file.path}::{address.dataset}"
     match recognise(where, file):
@@ -75,13 +90,15 @@ def _open_file(address: Address, allow_external: bool) -> Source:
 
             return open_hdf5(where, file, address.dataset, allow_external=allow_external)
         case "zarr":
-            return _open_zarr(where, address)
+            return _open_zarr(address)
         case unknown:
             assert_never(unknown)
 
 
-def _open_zarr(where: str, address: Address) -> Source:
+def _open_zarr(address: Address) -> ZarrSource:
     check_installed(address.path)
     from kldiv_cli.sources.zarr_arrays import open_zarr
 
+    path = shown(address.path)
+    where = path if address.dataset is None else f"{path}::{address.dataset}"
     return open_zarr(where, address.path, address.dataset)

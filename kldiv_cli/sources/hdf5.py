@@ -120,6 +120,7 @@ def _reopen(address: str, file: File, name: str, others: tuple[RegularFile, ...]
                 f"{address}: its external storage {found.path} is another file than {sent.location} for a "
                 "worker; start workers in the same directory, or store it under an absolute path"
             )
+        sent.check_arrival()
     source.others = others
     return source
 

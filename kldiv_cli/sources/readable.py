@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Protocol
 
+from kldiv_cli.sources.arrival import Sent
+
 __all__ = ["File", "ReadableFile"]
 
 
@@ -38,11 +40,8 @@ class ReadableFile(Protocol):
         """Close what is open here; reading opens it again."""
 
 
-class File(ReadableFile, Protocol):
+class File(ReadableFile, Sent, Protocol):
     """A file that libraries can read by themselves as well."""
 
     def stream(self) -> str | io.RawIOBase:
         """What they open: a path, or something that seeks and reads."""
-
-    def check_arrival(self) -> None:
-        """Raise `InputError` where it was sent to another machine that can't see it."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
+from kldiv_cli.sources.arrival import SAME_FOR_ALL, a_worker, unseen
 
 __all__ = ["DescriptorFile", "Identity", "RegularFile", "check_regular", "is_empty"]
 
@@ -177,7 +178,7 @@ class RegularFile(DescriptorFile):
         return self.location
 
     def check_arrival(self) -> None:
-        """Look for it where it was sent to: on another machine its inode and times may be others.
+        """Look for it where it was sent to: on another machine only its inode may be another.
 
         Raises
         ------
@@ -186,21 +187,8 @@ class RegularFile(DescriptorFile):
         InputChanged
             It is there, but not the same one.
         """
-        if not self._was_sent:
-            return
-        here = f"{self.path}: a worker on {platform.node()}"
-        try:
-            size = os.stat(self.location).st_size
-        except OSError as error:
-            raise InputNotFound(
-                f"{here} can't see {self.location} ({error.strerror}); inputs must lie on a file system that "
-                "all workers see at the same place"
-            ) from None
-        if size != self.identity.size:
-            raise InputChanged(
-                f"{here} sees {size} bytes at {self.location}, expected {self.identity.size}; inputs must be "
-                "the same file for all workers, and nothing may write to it"
-            )
+        if self._was_sent:
+            os.close(self._new_descriptor())
 
     def verify(self) -> None:
         try:
@@ -208,11 +196,48 @@ class RegularFile(DescriptorFile):
         except InputError:
             now = None
         if now != self.identity:
-            raise InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
+            raise self._changed()
+
+    def _changed(self) -> InputChanged:
+        return InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")
 
     def _new_descriptor(self) -> int:
-        self.check_arrival()
-        return os.open(self.location, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        if not self._was_sent:
+            return os.open(self.location, flags)
+        try:
+            # Opened first: what is known without that of a file on another machine may be of long ago.
+            descriptor = os.open(self.location, flags)
+        except OSError as error:
+            raise unseen(self.path, self.location, error) from None
+        try:
+            self._check_same(Identity.of(os.fstat(descriptor)))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _check_same(self, there: Identity) -> None:
+        """Refuse another file in the place of the one that was sent."""
+        if there == self.identity:
+            return
+        if there[:2] == self.identity[:2]:
+            raise self._changed()
+        if there.size != self.identity.size:
+            found, expected = f"{there.size} bytes", f"{self.identity.size}"
+        elif there.mtime_ns != self.identity.mtime_ns:
+            found = f"a file written at {_moment(there.mtime_ns)}"
+            expected = f"one written at {_moment(self.identity.mtime_ns)}"
+        else:
+            return
+        raise InputChanged(
+            f"{self.path}: {a_worker()} sees {found} at {self.location}, expected {expected}; {SAME_FOR_ALL}"
+        )
 
     def __reduce__(self) -> tuple[type, tuple[str, Identity, str]]:
         return type(self), (self.path, self.identity, os.path.abspath(self.location))
+
+
+def _moment(time_ns: int) -> str:
+    seconds, rest = divmod(time_ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:09} UTC"

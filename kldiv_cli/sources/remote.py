@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
-from kldiv_cli.sources.remote_errors import RequestFault, explained
+from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
 from kldiv_cli.sources.stores import Place, place_of
 from kldiv_cli.urls import shown
 
@@ -177,7 +177,6 @@ class RemoteFile:
         """Ask for a range of the object as it was; what has no byte there has none at all, or has changed."""
         place = self._connected()
         import obstore
-        import obstore.exceptions
 
         options: GetOptions = {"range": (offset, offset + length)}
         if place.version is not None:
@@ -186,15 +185,15 @@ class RemoteFile:
         if known is not None and known.etag is not None and not known.etag.startswith("W/"):
             options["if_match"] = known.etag
         try:
-            answer = obstore.get(place.store, place.key, options=options)
-            return RemoteIdentity.of(answer.meta), memoryview(answer.bytes())
-        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            fault = explained(self.path, error, anonymous=place.anonymous)
-        if isinstance(fault.error, InputChanged):
-            raise self._changed() from None
-        if fault.status == 416 and offset == 0:
-            return RemoteIdentity(0, None, "", None), memoryview(b"")
-        raise fault
+            with faults_explained(self.path, anonymous=place.anonymous):
+                answer = obstore.get(place.store, place.key, options=options)
+                return RemoteIdentity.of(answer.meta), memoryview(answer.bytes())
+        except RequestFault as fault:
+            if isinstance(fault.error, InputChanged):
+                raise self._changed() from None
+            if fault.status == 416 and offset == 0:
+                return RemoteIdentity(0, None, "", None), memoryview(b"")
+            raise
 
     def _connected(self) -> Place:
         place = self._place

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from kldiv_cli.errors import InputChanged, InputError, InputNotFound
+from kldiv_cli.sources.arrival import seen_here
 
-__all__ = ["RequestFault", "explained"]
+__all__ = ["RequestFault", "faults_explained", "panics_told"]
 
 _STATUS: Final = re.compile(r"status code: (\d{3})([A-Za-z -]*)")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
@@ -34,8 +37,37 @@ class RequestFault(Exception):
         """That of HTTP, where the server answered."""
 
 
-def explained(where: str, error: BaseException, *, anonymous: bool) -> RequestFault:
-    """What an error of obstore says, as one of ours; `anonymous` requests were made without credentials."""
+@contextlib.contextmanager
+def faults_explained(where: str, *, anonymous: bool) -> Iterator[None]:
+    """Raise what goes wrong with requests, `anonymous` ones without credentials, as `RequestFault`."""
+    import obstore.exceptions
+
+    where = seen_here(where)
+    try:
+        with panics_told(where):
+            yield
+    except InputError as error:
+        raise RequestFault(error) from None
+    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+        raise _explained(where, error, anonymous=anonymous) from None
+
+
+@contextlib.contextmanager
+def panics_told(where: str) -> Iterator[None]:
+    """Raise a panic of obstore, no `Exception` and of a class that can't be imported, as `InputError`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InputError(
+            f"{where}: obstore broke off: {_short(str(error))}; check the address, and what is set for "
+            "its store"
+        ) from None
+
+
+def _explained(where: str, error: BaseException, *, anonymous: bool) -> RequestFault:
+    """What an error of obstore says, as one of ours."""
     import obstore.exceptions as faults
 
     text = str(error)

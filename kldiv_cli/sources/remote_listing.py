@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from kldiv_cli.sources.remote_errors import explained
+from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
 from kldiv_cli.sources.stores import Place
 
 __all__ = ["RemoteObject", "names_below", "objects_below", "objects_named"]
@@ -37,15 +38,12 @@ def objects_below(where: str, place: Place, name: str = "") -> Iterator[RemoteOb
         They can't be listed.
     """
     import obstore
-    import obstore.exceptions
 
     top = f"{name}/" if name else ""
-    try:
+    with _listed(where, place):
         for batch in obstore.list(place.store, name or None, chunk_size=_OF_A_REQUEST):
             for meta in batch:
                 yield RemoteObject.of(meta["path"].removeprefix(top), meta)
-    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-        raise explained(where, error, anonymous=place.anonymous).error from None
 
 
 def names_below(where: str, place: Place, name: str = "") -> list[str]:
@@ -57,12 +55,9 @@ def names_below(where: str, place: Place, name: str = "") -> list[str]:
         They can't be listed.
     """
     import obstore
-    import obstore.exceptions
 
-    try:
+    with _listed(where, place):
         found = obstore.list_with_delimiter(place.store, name or None)
-    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-        raise explained(where, error, anonymous=place.anonymous).error from None
     paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
     return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
 
@@ -76,13 +71,17 @@ def objects_named(where: str, place: Place, name: str, keys: Iterable[str]) -> I
         The server can't be reached, or gives no access.
     """
     import obstore
-    import obstore.exceptions
 
     top = f"{name}/" if name else ""
     for key in keys:
-        try:
+        with _listed(where, place), contextlib.suppress(FileNotFoundError):
             yield RemoteObject.of(key, obstore.head(place.store, top + key))
-        except FileNotFoundError:
-            continue
-        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise explained(where, error, anonymous=place.anonymous).error from None
+
+
+@contextlib.contextmanager
+def _listed(where: str, place: Place) -> Iterator[None]:
+    try:
+        with faults_explained(where, anonymous=place.anonymous):
+            yield
+    except RequestFault as fault:
+        raise fault.error from None

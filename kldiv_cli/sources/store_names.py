@@ -11,6 +11,7 @@ import zipfile
 from typing import Final
 
 from kldiv_cli.errors import InputError
+from kldiv_cli.sources.arrival import seen_here
 from kldiv_cli.urls import extra_of, is_remote, is_url, shown
 
 __all__ = ["METADATA", "check_installed", "is_store", "is_zipped_store"]
@@ -50,7 +51,7 @@ def check_installed(path: str) -> None:
     if missing:
         extras = f"{extra_of(path)},zarr" if is_remote(path) else "zarr"
         raise InputError(
-            f"{shown(path)}: a Zarr store, read by {' and by '.join(missing)}; "
+            f"{seen_here(shown(path))}: a Zarr store, read by {' and by '.join(missing)}; "
             f"pip install 'kldiv-cli[{extras}]'"
         )
 

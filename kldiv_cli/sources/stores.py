@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import functools
 import os
+import re
 import urllib.parse
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.errors import InputError, UsageError
+from kldiv_cli.sources.arrival import seen_here
+from kldiv_cli.sources.remote_errors import panics_told
 from kldiv_cli.urls import VERSION, extra_of, is_listed, shown, split_url
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ _RETRIES: Final[RetryConfig] = {"max_retries": 4, "retry_timeout": timedelta(min
 _CLIENT: Final[ClientConfig] = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 _CREDENTIALS_LIVE: Final = timedelta(minutes=5)
 """botocore renews what expires sooner than this."""
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_BUCKET: Final = re.compile(r"[\w.:-]+", re.ASCII)
+_HOST: Final = re.compile(r"[^\s%<>^`{|}]+")
 _MACHINE: Final = "/sys/class/dmi/id/product_name"
 
 
@@ -38,7 +44,7 @@ class Place(NamedTuple):
 def required(url: str, library: str) -> UsageError:
     """What to say where a library is not installed."""
     return UsageError(
-        f"{shown(url)}: needs {library}; install it with pip install 'kldiv-cli[{extra_of(url)}]'"
+        f"{seen_here(shown(url))}: needs {library}; install it with pip install 'kldiv-cli[{extra_of(url)}]'"
     )
 
 
@@ -59,12 +65,11 @@ def place_of(url: str) -> Place:
     bucket, _, key = rest.partition("/")
     if not bucket or not key:
         raise UsageError(f"{shown(url)}: expected {scheme}://BUCKET/OBJECT")
+    version = ""
     if scheme == "s3":
         key, _, version = key.partition(VERSION)
-        store, anonymous = _s3_store(bucket)
-        return Place(store, key, version or None, anonymous)
-    gcs, anonymous = _gcs_store(bucket)
-    return Place(gcs, key, None, anonymous)
+    store, anonymous = _store(url, bucket)
+    return Place(store, key, version or None, anonymous)
 
 
 def place_below(url: str) -> Place:
@@ -84,8 +89,15 @@ def place_below(url: str) -> Place:
     bucket, _, prefix = rest.partition("/")
     if not bucket:
         raise UsageError(f"{shown(url)}: expected {scheme}://BUCKET/PREFIX")
-    store, anonymous = (_s3_store if scheme == "s3" else _gcs_store)(bucket, prefix.rstrip("/") or None)
+    store, anonymous = _store(url, bucket, prefix.rstrip("/") or None)
     return Place(store, "", None, anonymous)
+
+
+def _store(url: str, bucket: str, prefix: str | None = None) -> tuple[S3Store | GCSStore, bool]:
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(f"{shown(url)}: {bucket!r} is the name of no bucket")
+    with panics_told(shown(url)):
+        return (_s3_store if split_url(url)[0] == "s3" else _gcs_store)(bucket, prefix)
 
 
 def _check_installed(url: str) -> None:
@@ -95,13 +107,25 @@ def _check_installed(url: str) -> None:
         raise required(url, "obstore") from None
 
 
+def _names_server(url: str) -> bool:
+    """Whether an address begins as one of the web, which obstore would not check before it needs it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https") and has_port and _HOST.fullmatch(parts.hostname or "") is not None
+    )
+
+
 def _http_store(url: str) -> HTTPStore:
     """A store of this one object, so that its address and query are sent as they are written."""
     from obstore.store import HTTPStore
 
+    if not _names_server(url):
+        raise UsageError(f"{shown(url)}: expected {split_url(url)[0]}://HOST/FILE")
     parts = urllib.parse.urlsplit(url)
-    if not parts.hostname:
-        raise UsageError(f"{shown(url)}: expected {parts.scheme}://HOST/FILE")
     headers: dict[str, str] = {}
     if parts.username is not None:
         login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
@@ -110,7 +134,8 @@ def _http_store(url: str) -> HTTPStore:
     client: ClientConfig = {**_CLIENT, "allow_http": parts.scheme == "http"}
     if headers:
         client["default_headers"] = headers
-    return HTTPStore.from_url(bare, client_options=client, retry_config=_RETRIES)
+    with panics_told(shown(url)):
+        return HTTPStore.from_url(bare, client_options=client, retry_config=_RETRIES)
 
 
 # Amazon S3 and what speaks its language
@@ -131,10 +156,13 @@ def _s3_store(bucket: str, prefix: str | None = None) -> tuple[S3Store, bool]:
         anonymous = provider is None
     if anonymous:
         config["skip_signature"] = True
-    endpoint = config.get("endpoint") or _first_of(
-        os.environ, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
-    )
-    client: ClientConfig = {**_CLIENT, "allow_http": (endpoint or "").startswith("http://")}
+    endpoint = config.get("endpoint") or _first_of(os.environ, *_ENDPOINTS) or ""
+    if endpoint and not _names_server(endpoint):
+        named = "endpoint_url" if "endpoint" in config else next(filter(os.environ.get, _ENDPOINTS))
+        raise InputError(
+            f"{seen_here(f's3://{bucket}')}: {named} is {endpoint!r}, expected http://HOST:PORT or https://HOST"
+        )
+    client: ClientConfig = {**_CLIENT, "allow_http": endpoint.startswith("http://")}
     store = S3Store(
         bucket,
         prefix=prefix,
@@ -172,7 +200,9 @@ def _aws_config(url: str) -> _AwsConfig:
         region = session.get_config_variable("region")
         credentials = session.get_credentials()
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
-        raise InputError(f"{url}: the AWS configuration can't be used: {_one_line(error)}") from None
+        raise InputError(
+            f"{seen_here(url)}: the AWS configuration can't be used: {_one_line(error)}"
+        ) from None
     config = {}
     if region and not _first_of(os.environ, "AWS_REGION", "AWS_DEFAULT_REGION"):
         config["region"] = region

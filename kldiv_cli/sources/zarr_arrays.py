@@ -13,6 +13,7 @@ import contextlib
 import functools
 import itertools
 import math
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -22,10 +23,11 @@ import numpy as np
 from kldiv_cli.blocks import Block, block_shape
 from kldiv_cli.buffers import Buffer
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound, KldivError
+from kldiv_cli.sources.arrival import SAME_FOR_ALL, a_worker, unseen
 from kldiv_cli.sources.base import AnyArray, Source, check_dtype
 from kldiv_cli.sources.chunk_cache import ChunkCache, cache_size
 from kldiv_cli.sources.remote_errors import RequestFault
-from kldiv_cli.sources.zarr_chunks import Census, check_written, mark_of, take_census
+from kldiv_cli.sources.zarr_chunks import Census, Mark, check_written, mark_of, take_census
 from kldiv_cli.sources.zarr_names import dtype_of, find_array, open_node
 from kldiv_cli.sources.zarr_store import (
     FAULTS,
@@ -64,7 +66,8 @@ class ZarrSource(Source):
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         chunks: tuple[int, ...],
-        mark: int,
+        mark: Mark,
+        location: str | None = None,
     ) -> None:
         self.address = address
         self.name = name
@@ -72,6 +75,9 @@ class ZarrSource(Source):
         self.dtype = dtype
         self.chunks = chunks
         self._path = path
+        self._location = location or path
+        """Where it is opened: the same store where the working directory is another one."""
+        self._was_sent = location is not None
         self._mark = mark
         self._lock = threading.Lock()
         self._cache = ChunkCache(cache_size(self))
@@ -90,7 +96,7 @@ class ZarrSource(Source):
 
     def verify(self) -> None:
         try:
-            with contextlib.closing(open_store(self._path)) as store:
+            with contextlib.closing(self._store()) as store:
                 now = _listed(self.address, mark_of, store, self._array_of(store))
         except InputError as error:
             if is_remote(self._path) and not isinstance(error, (FormatError, InputNotFound, InputChanged)):
@@ -146,9 +152,41 @@ class ZarrSource(Source):
     def _open(self) -> tuple[OpenStore, ZarrArray]:
         with self._lock:
             if self._opened is None:
-                store = open_store(self._path)
+                if self._was_sent:
+                    self._look_for_it()
+                store = self._store()
                 self._opened = store, self._array_of(store)
             return self._opened
+
+    def _store(self) -> OpenStore:
+        return open_store(self._path, self._location)
+
+    def check_arrival(self) -> None:
+        """Look for it where it was sent to.
+
+        Raises
+        ------
+        InputNotFound
+            It is not there, so that it lies where only the sender sees it.
+        InputChanged
+            It is there, but its files have other sizes or times.
+        """
+        if self._was_sent:
+            self._look_for_it()
+
+    def _look_for_it(self) -> None:
+        try:
+            os.stat(self._location)
+        except OSError as error:
+            raise unseen(self.address, self._location, error) from None
+        with contextlib.closing(self._store()) as store:
+            array = open_node(store, self.name)
+            if is_array(array) and _listed(self.address, mark_of, store, array).arrival == self._mark.arrival:
+                return
+        raise InputChanged(
+            f"{self.address}: {a_worker()} sees another store at {self._location}, expected one whose files "
+            f"have the sizes and times that were found before; {SAME_FOR_ALL}"
+        )
 
     def _changed(self) -> InputChanged:
         return InputChanged(f"{self.address}: changed while it was read; run again when nothing writes to it")
@@ -166,6 +204,7 @@ class ZarrSource(Source):
             "dtype": self.dtype,
             "chunks": self.chunks,
             "mark": self._mark,
+            "location": None if is_remote(self._path) else os.path.abspath(self._location),
         }
         return functools.partial(ZarrSource, **known), (self.address, self._path, self.name)
 

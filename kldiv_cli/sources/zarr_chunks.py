@@ -17,24 +17,43 @@ there is refused by who reads it. A change is then told by the metadata alone.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.errors import FormatError
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.zarr_store import Entry, OpenStore, ZarrArray
 
-__all__ = ["Census", "check_written", "mark_of", "take_census"]
+__all__ = ["Census", "Mark", "check_written", "mark_of", "take_census"]
 
 _SEPARATORS: Final = re.compile(r"[./]")
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _HASH: Final = 16
+_MODULUS: Final = 1 << 8 * _HASH
 _WATCHED: Final = 100_000
 """Objects behind a URL of which a change is told: what a hundred requests list."""
+
+
+class Mark(NamedTuple):
+    """What changes where something of an array is written again."""
+
+    here: int
+    arrival: int
+    """The same on every machine that sees the same store."""
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Mark:
+        """Hashes are added up, so that entries may come in any order and none is kept."""
+        here, arrival = 0, 0
+        for entry in entries:
+            here += _hash(entry.key, entry.stamp)
+            arrival += _hash(entry.key, entry.arrival)
+        return cls(here % _MODULUS, arrival % _MODULUS)
 
 
 class Census(NamedTuple):
@@ -46,8 +65,7 @@ class Census(NamedTuple):
     """Indices of the first dimension that some of them have."""
     bytes: int | None
     """Where that can't be told, None."""
-    mark: int
-    """Another one where something was written since."""
+    mark: Mark
 
     @property
     def missing(self) -> int:
@@ -63,27 +81,32 @@ def take_census(store: OpenStore, array: ZarrArray) -> Census:
         What is behind a URL can't be listed.
     """
     grid = _grid(array)
-    stored, size, mark, rows = 0, 0, 0, set()
-    watched = 0
-    for entry, place in _parts(store, array, grid):
-        if place is not None:
-            stored += 1
-            size += entry.size
-            rows.add(place[:1])
-        if not store.is_remote or watched < _WATCHED:
-            mark += _hash(entry)
-            watched += 1
-    mark %= 1 << 8 * _HASH
+    stored, size, rows = 0, 0, set()
+
+    def counted() -> Iterator[Entry]:
+        nonlocal stored, size
+        for entry, place in _parts(store, array, grid):
+            if place is not None:
+                stored += 1
+                size += entry.size
+                rows.add(place[:1])
+            yield entry
+
+    entries = counted()
+    mark = Mark.of(_watched(store, entries))
+    collections.deque(entries, maxlen=0)  # counts what isn't watched
     if store.is_listed:
         return Census(stored, math.prod(grid), len(rows), size, mark)
     return Census(math.prod(grid), math.prod(grid), (grid or (1,))[0], None, mark)
 
 
-def mark_of(store: OpenStore, array: ZarrArray) -> int:
+def mark_of(store: OpenStore, array: ZarrArray) -> Mark:
     """The mark of a census, without looking at more than it takes."""
-    parts = _parts(store, array, _grid(array))
-    watched = itertools.islice(parts, _WATCHED) if store.is_remote else parts
-    return sum(_hash(entry) for entry, _ in watched) % (1 << 8 * _HASH)
+    return Mark.of(_watched(store, (entry for entry, _ in _parts(store, array, _grid(array)))))
+
+
+def _watched(store: OpenStore, entries: Iterator[Entry]) -> Iterator[Entry]:
+    return itertools.islice(entries, _WATCHED) if store.is_remote else entries
 
 
 def _parts(
@@ -139,7 +162,6 @@ def _is_inside(place: tuple[int, ...], grid: tuple[int, ...]) -> bool:
     return all(k < n for k, n in zip(place, grid, strict=True))
 
 
-def _hash(entry: Entry) -> int:
-    """Hashes are added up, so that entries may come in any order and none is kept."""
-    text = "\0".join((entry.key, entry.stamp)).encode("utf-8", "surrogateescape")
+def _hash(key: str, stamp: str) -> int:
+    text = f"{key}\0{stamp}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=_HASH).digest(), "little")

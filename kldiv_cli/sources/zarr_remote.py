@@ -7,25 +7,29 @@ left out.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from kldiv_cli.errors import FormatError
-from kldiv_cli.sources.remote_errors import RequestFault, explained
+from kldiv_cli.errors import FormatError, InputNotFound
+from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
 from kldiv_cli.sources.remote_listing import RemoteObject, names_below, objects_below, objects_named
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.stores import place_below
 from kldiv_cli.urls import is_listed, shown
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import Bytes, GetOptions
 
 __all__ = ["RemoteStore"]
 
+_AT_ONCE: Final = 64
+"""Zarr asks for ten chunks at once, in each thread."""
 _NO_BUCKET: Final = "NoSuchBucket"
 
 
@@ -45,21 +49,29 @@ class RemoteStore(ObjectStore[Any]):
         self._place = place_below(url)
         self._shown = shown(url)
         self.is_listed = is_listed(url)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="kldiv-request")
         super().__init__(self._place.store, read_only=True)
+
+    def close(self) -> None:
+        super().close()
+        self._pool.shutdown(cancel_futures=True)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        contents = await asyncio.wrap_future(self._pool.submit(self._request, key, _options(byte_range)))
+        return None if contents is None else prototype.buffer.from_bytes(contents)  # type: ignore[arg-type]
+
+    def _request(self, key: str, options: GetOptions) -> Bytes | None:
+        """Ask in this thread: one of obstore's own could still let go of a result while Python ends."""
         import obstore
-        import obstore.exceptions
 
         try:
-            answer = await obstore.get_async(self.store, key, options=_options(byte_range))
-            return prototype.buffer.from_bytes(await answer.bytes_async())  # type: ignore[arg-type]
-        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            fault = explained(self._shown, error, anonymous=self._place.anonymous)
-            if not isinstance(error, FileNotFoundError) or _NO_BUCKET in str(error):
-                raise fault from None
+            with faults_explained(self._shown, anonymous=self._place.anonymous):
+                return obstore.get(self.store, key, options=options).bytes()
+        except RequestFault as fault:
+            if not isinstance(fault.error, InputNotFound) or _NO_BUCKET in str(fault):
+                raise
         if not self.is_listed and key.rpartition("/")[2] not in METADATA:
             raise RequestFault(_gap(self._shown, key))
         return None

@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from kldiv_cli.errors import DatasetError, FormatError, InputError, KldivError
 from kldiv_cli.sources.regular import Identity
+from kldiv_cli.sources.remote_listing import RemoteObject
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.zarr_remote import RemoteStore
 from kldiv_cli.urls import is_remote, shown
@@ -76,6 +77,8 @@ class Entry(NamedTuple):
     size: int
     stamp: str
     """What tells it from what may be written in its place."""
+    arrival: str
+    """The same as far as it is the same on every machine, or in a copy that kept its times."""
 
 
 class OpenStore:
@@ -83,13 +86,14 @@ class OpenStore:
 
     Zarr reads through asyncio. Each call gets a loop of its own in the thread that calls, and what is
     handed to an executor runs there and then: so the workers decompress side by side and
-    `--workers` means what it says. Requests to what is behind a URL are made by threads of obstore's
+    `--workers` means what it says. Requests to what is behind a URL are made by threads of the store's
     own, which serve any loop.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, location: str) -> None:
         self.path = shown(path)
-        self._plain = _store_of(path)
+        self._location = location
+        self._plain = _store_of(location)
         self._store = _Bounded(self._plain)
 
     @property
@@ -136,10 +140,10 @@ class OpenStore:
     def entries(self, name: str) -> Iterator[Entry]:
         """Everything below an array, in no order; where nothing can be listed, only its metadata."""
         if isinstance(self._plain, LocalStore):
-            return _files(os.path.join(self.path, name))
+            return _files(os.path.join(self._location, name))
         if isinstance(self._plain, RemoteStore):
-            return (Entry(key, size, f"{size} {version}") for key, size, version in self._plain.objects(name))
-        return _members(self.path, name)
+            return map(_object, self._plain.objects(name))
+        return _members(self._location, name)
 
     def close(self) -> None:
         self._store.close()
@@ -168,8 +172,8 @@ class OpenStore:
         return [name async for name in names]
 
 
-def open_store(path: str) -> OpenStore:
-    """Open a store for reading.
+def open_store(path: str, location: str | None = None) -> OpenStore:
+    """Open a store for reading: that at `location`, where `path` is seen from another directory.
 
     Raises
     ------
@@ -177,7 +181,7 @@ def open_store(path: str) -> OpenStore:
         There is none, or it can't be reached.
     """
     try:
-        return OpenStore(path)
+        return OpenStore(path, location or path)
     except KldivError:
         raise
     except FAULTS as error:
@@ -286,7 +290,8 @@ def _files(top: str) -> Iterator[Entry]:
                     folders.append(f"{key}/")
                 else:
                     status = item.stat()
-                    yield Entry(key, status.st_size, str(Identity.of(status)))
+                    arrival = f"{status.st_size} {status.st_mtime_ns}"
+                    yield Entry(key, status.st_size, str(Identity.of(status)), arrival)
 
 
 def _members(path: str, name: str) -> Iterator[Entry]:
@@ -295,8 +300,13 @@ def _members(path: str, name: str) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.filename.startswith(prefix) and not member.is_dir():
-                key = member.filename.removeprefix(prefix)
-                yield Entry(key, member.compress_size, f"{member.CRC} {member.file_size}")
+                key, stamp = member.filename.removeprefix(prefix), f"{member.CRC} {member.file_size}"
+                yield Entry(key, member.compress_size, stamp, stamp)
+
+
+def _object(found: RemoteObject) -> Entry:
+    stamp = f"{found.size} {found.version}"
+    return Entry(found.key, found.size, stamp, stamp)
 
 
 def reason_of(error: BaseException) -> str:

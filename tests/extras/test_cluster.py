@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
 import operator
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -506,13 +509,74 @@ def test_a_cluster_without_any_workers_left_is_one_line(
         ("127.0.0.1:1", "no answer from a Dask scheduler"),
         ("scheduler.json", r"^scheduler scheduler\.json: no such file; expected that which dask scheduler"),
         ("nowhere/scheduler", r"^scheduler nowhere/scheduler: no such file; expected"),
-        (str(SAMPLES / "baseline.json"), "expected an address such as tcp://10.0.0.1:8786, or the file"),
+        (
+            str(SAMPLES / "baseline.json"),
+            r"baseline\.json: not a scheduler's file; expected that which .* or an address such as tcp://10\.",
+        ),
+        (str(SAMPLES / "digits_teacher_probs.npy"), "not a scheduler's file"),
+        ("tls://127.0.0.1:1", "TLS needs certificates, and Dask is configured with none; set DASK_DIST"),
     ],
 )
 def test_an_address_without_a_scheduler_is_one_line(address: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         connect(address, patience=0.5)
     assert "\n" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def listening(says: bytes) -> Iterator[str]:
+    """The address of a server that says this to everybody, and then is mute."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as accepted:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    accepted.enter_context(connection)
+                    connection.sendall(says)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@posix
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (b"", r"no answer from a Dask scheduler \(none within 0\.5 s\)"),
+        (
+            b"HTTP/1.0 400 Bad request\r\n\r\n",
+            "what answers is no Dask scheduler, it doesn't speak its protocol",
+        ),
+    ],
+    ids=["mute", "other"],
+)
+def test_what_is_no_scheduler_is_one_line_at_once(says: bytes, message: str) -> None:
+    before = threading.active_count()
+    with listening(says) as address, pytest.raises(UsageError, match=message) as caught:
+        connect(address, patience=0.5)
+    assert "\n" not in str(caught.value)
+    assert threading.active_count() == before
+
+
+def test_a_worker_is_no_scheduler_but_says_where_its_own_is(dask: Dask) -> None:
+    with Client(dask.address, set_as_default=False) as client:
+        worker = next(iter(client.nthreads()))
+    with pytest.raises(
+        UsageError, match=rf"a Dask worker, expected a scheduler; its own is at {dask.address}$"
+    ):
+        connect(worker)
+
+
+def test_a_loop_that_runs_already_is_no_hindrance_to_a_connection(dask: Dask) -> None:
+    async def notebook() -> int:
+        with connect(dask.address) as cluster:
+            return cluster.workers
+
+    assert asyncio.run(notebook()) == 2
 
 
 def test_workers_with_other_versions_are_refused(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,6 +601,77 @@ def test_a_worker_without_kldiv_is_refused(dask: Dask, tmp_path: Path) -> None:
         pytest.raises(UsageError, match=r"worker tcp://[^ ]+ can't import kldiv .*; pip install kldiv-cli=="),
     ):
         connect(dask.address)
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["compute", "batch"])
+def test_a_store_is_found_by_workers_in_another_directory_and_another_in_its_place_is_refused(
+    cluster: Cluster, tmp_path: Path, batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    array, spec = np.full((6, 4), 0.25), resolve_spec(predictions_are="probs")
+    zarr.create_array("a.zarr", name="x", data=array, chunks=(3, 4))
+
+    def compute() -> str | None:
+        if batch:
+            pair = BatchPair(name="p", predictions="a.zarr::x[:]", targets="a.zarr::x", spec=spec, size=1)
+            (result,) = run_batch([pair], cluster)
+            return result.error
+        try:
+            evaluate_to(spec, inputs, resources=Resources(executor=cluster))
+        except InputError as error:
+            return str(error)
+        return None
+
+    inputs = open_inputs("a.zarr::x", array)
+    assert compute() is None
+    shutil.copytree("a.zarr", "copy", copy_function=shutil.copy)
+
+    def replaced(pair: BatchPair) -> BatchPair:
+        found = with_files(pair)
+        replace()
+        return found
+
+    def replace() -> None:
+        Path("a.zarr").rename("before")
+        Path("copy").rename("a.zarr")
+
+    if batch:
+        monkeypatch.setattr("kldiv_cli.batch.with_files", replaced)
+    else:
+        replace()
+    assert re.match(
+        r"a\.zarr::x: a worker on \S+ sees another store at /.*/a\.zarr, expected", str(compute())
+    )
+
+
+def test_what_a_worker_has_no_package_or_no_settings_for_names_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    pytest.importorskip("obstore")
+    monkeypatch.chdir(tmp_path)
+    array, spec = np.full((6, 4), 0.25), resolve_spec(predictions_are="probs")
+    zarr.create_array("a.zarr", data=array)
+    Path("sitecustomize.py").write_text("import sys\nsys.modules['zarr'] = None\n")
+    settings = {"AWS_ENDPOINT_URL": "nonsense", "AWS_SKIP_SIGNATURE": "1", "PYTHONPATH": str(tmp_path)}
+    pairs = [
+        BatchPair(name=name, predictions=name, targets=name, spec=spec, size=1)
+        for name in ("a.zarr", "s3://b/a.npy", "s3://b/a.zarr")
+    ]
+    missing = r"a worker on \S+: the package zarr is not installed there; all machines need the extras"
+    with scheduling(tmp_path) as dask, dask.worker(**settings), connect(dask.address) as cluster:
+        with pytest.raises(UsageError, match=f"^{missing}"):
+            evaluate_to(spec, open_inputs("a.zarr", array), resources=Resources(executor=cluster))
+        errors = {result.name: str(result.error) for result in run_batch(pairs, cluster)}
+    assert re.match(missing, errors["a.zarr"])
+    assert re.match(
+        r"s3://b: a worker on \S+: AWS_ENDPOINT_URL is 'nonsense', expected http", errors["s3://b/a.npy"]
+    )
+    assert re.match(
+        r"s3://b/a\.zarr: a worker on \S+: a Zarr store, read by the package zarr .*there is none; pip",
+        errors["s3://b/a.zarr"],
+    )
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5"])
@@ -564,7 +699,7 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pairs = []
-    for name in ("good", "moved", "other", "missing"):
+    for name in ("good", "moved", "other", "later", "missing"):
         np.save(f"{name}.npy", np.full((4, 2), 0.5))
         spec = resolve_spec(predictions_are="probs")
         pairs.append(
@@ -577,7 +712,11 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
         if pair.name == "moved":
             Path("moved.npy").rename("moved")
         elif pair.name == "other":
-            Path("other.npy").write_bytes(b"another file")
+            Path("new").write_bytes(b"another file")
+            Path("new").replace("other.npy")
+        elif pair.name == "later":
+            Path("new").write_bytes(Path("later.npy").read_bytes())
+            Path("new").replace("later.npy")
         return found
 
     monkeypatch.setattr("kldiv_cli.batch.with_files", sent)
@@ -588,6 +727,10 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
     assert re.match(rf"moved\.npy: a worker on .* can't see {seen}/moved\.npy .*file system", errors["moved"])
     assert re.match(
         rf"other\.npy: a worker on .* sees 12 bytes at {seen}/other\.npy, expected 192", errors["other"]
+    )
+    assert re.match(
+        rf"later\.npy: a worker on .* sees a file written at .* at {seen}/later\.npy, expected one written",
+        errors["later"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -424,6 +425,54 @@ def test_an_archive_that_is_written_again_is_a_change(random_array: RandomArray)
             source = open_source("a.zip")
     with pytest.raises(InputChanged, match="changed while it was read"):
         source.verify()
+
+
+@pytest.fixture(params=["a.zarr", "a.zarr.zip"])
+def sent(request: pytest.FixtureRequest, here: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes]:
+    """A store of ones, and its array as a worker in another directory gets it."""
+    write_group(request.param, 1)
+    contents = pickle.dumps(open_source(f"{request.param}::x"))
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    return here / request.param, contents
+
+
+def write_group(path: str, number: float) -> None:
+    zipped = path.endswith(".zip")
+    with contextlib.closing(
+        zarr.storage.ZipStore(path, mode="w") if zipped else zarr.storage.LocalStore(path)
+    ) as store:
+        group = zarr.create_group(store)
+        group.create_array("x", data=np.full((6, 4), number), chunks=(3, 4))
+
+
+def test_a_store_is_found_from_another_working_directory(sent: tuple[Path, bytes]) -> None:
+    with contextlib.closing(pickle.loads(sent[1])) as source:
+        assert (read(source) == 1).all()
+
+
+def test_another_store_in_the_place_of_one_that_was_sent_is_refused(sent: tuple[Path, bytes]) -> None:
+    path, contents = sent
+    path.rename(path.with_name("before"))
+    with pytest.raises(
+        InputNotFound, match=r"a\.zarr.*::x: a worker on \S+ can't see /.*a\.zarr.* \(No such file"
+    ):
+        read(pickle.loads(contents))
+    write_group(str(path), 2)
+    for look in (read, lambda source: source.check_arrival()):
+        with pytest.raises(
+            InputChanged, match=r"::x: a worker on \S+ sees another store at /.*share its file system"
+        ):
+            look(pickle.loads(contents))
+
+
+def test_a_copy_of_a_store_that_kept_its_times_is_the_same(sent: tuple[Path, bytes]) -> None:
+    path, contents = sent
+    (shutil.copytree if path.is_dir() else shutil.copy2)(path, path.with_name("copy"))
+    path.rename(path.with_name("before"))
+    path.with_name("copy").rename(path)
+    with contextlib.closing(pickle.loads(contents)) as source:
+        assert (read(source) == 1).all()
 
 
 def test_a_damaged_archive_is_one_line(random_array: RandomArray) -> None:

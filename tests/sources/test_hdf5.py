@@ -615,10 +615,8 @@ def test_a_pickled_source_finds_changes_made_before_it_was_unpickled(path: Path,
     pickled = pickle.dumps(source)
     source.close()
     os.utime(path, ns=(0, 0))
-    copy = pickle.loads(pickled)
-    with pytest.raises(InputChanged):
+    with pytest.raises(InputChanged), contextlib.closing(pickle.loads(pickled)) as copy:
         copy.verify()
-    copy.close()
 
 
 def test_an_hdf5_file_with_damaged_bytes_is_either_read_or_an_input_error(

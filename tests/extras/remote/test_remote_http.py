@@ -269,7 +269,19 @@ def test_damaged_objects_are_format_errors(web: ObjectServer) -> None:
             open_source(f"{web.url}/{name}")
 
 
-@pytest.mark.parametrize("address", ["https:///x.npy", "http://?x", "s3://bucket", "s3:///key", "gs://b/"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https:///x.npy",
+        "http://?x",
+        "http://h:99999/x.npy",
+        "http://[::1/x.npy",
+        "http://a b/x.npy",
+        "s3://bucket",
+        "s3:///key",
+        "gs://b/",
+    ],
+)
 def test_an_address_without_host_bucket_or_object_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="expected"):
         open_source(address)

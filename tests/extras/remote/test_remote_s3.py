@@ -16,7 +16,7 @@ from conftest import Contents, forget_stores, hdf5, npy, npz
 from servers import ObjectServer, S3Server
 
 from kldiv_cli.buffers import Buffer
-from kldiv_cli.errors import InputChanged, InputError, InputNotFound
+from kldiv_cli.errors import InputChanged, InputError, InputNotFound, UsageError
 from kldiv_cli.sources import AnyArray, open_source
 
 LOGITS = np.random.default_rng(7).standard_normal((600, 50)).astype("f4")
@@ -149,6 +149,34 @@ def test_a_key_that_no_library_can_ask_for_is_refused_in_one_line(bucket: Any) -
     with pytest.raises(InputError, match=r"^s3://dumps/a//b\.npy: .*empty path segment") as raised:
         open_source("s3://dumps/a//b.npy")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:15000", "minio", "http://", "http://h:99999", "http://a b", "http://[::1"]
+)
+def test_an_endpoint_that_is_no_address_is_refused_in_one_line(
+    bucket: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(InputError) as raised:
+        open_source("s3://dumps/x.npy")
+    expected = "expected http://HOST:PORT or https://HOST"
+    assert str(raised.value) == f"s3://dumps: AWS_ENDPOINT_URL is {endpoint!r}, {expected}"
+
+
+@pytest.mark.parametrize("address", ["s3://dumps/x.npy", "s3://dumps/x.zarr"])
+def test_what_makes_obstore_panic_is_an_error_of_the_input(
+    bucket: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", 'http://h"')
+    with pytest.raises(InputError, match=rf"^{address}: obstore broke off: .*; check the address") as raised:
+        open_source(address)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_name_that_no_bucket_has_is_refused(bucket: Any) -> None:
+    with pytest.raises(UsageError, match=r"^s3://a b/x\.npy: 'a b' is the name of no bucket"):
+        open_source("s3://a b/x.npy")
 
 
 def test_a_bucket_of_another_region_is_said_to_be_one(
