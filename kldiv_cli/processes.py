@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
@@ -51,9 +52,7 @@ class Processes:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
-        for _ in range(workers):
-            self._idle.put(None)
+        self._idle = _Idle(workers)
         self._lock = threading.Lock()
         self._alive: set[_Process] = set()
         self._running: frozenset[int] = frozenset()
@@ -150,6 +149,33 @@ class Processes:
             process = _Process()
             self._alive.add(process)
             return process
+
+
+class _Idle:
+    """Processes that have nothing to do; None stands for one that is not started.
+
+    Who waited longest gets the next: else a run that has many tasks would keep another one from its first.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._processes: list[_Process | None] = [None] * count
+        self._waiting: deque[queue.SimpleQueue[_Process | None]] = deque()
+
+    def get(self) -> _Process | None:
+        with self._lock:
+            if self._processes:
+                return self._processes.pop()
+            turn: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
+            self._waiting.append(turn)
+        return turn.get()
+
+    def put(self, process: _Process | None) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().put(process)
+            else:
+                self._processes.append(process)
 
 
 class _Call:

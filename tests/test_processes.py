@@ -23,7 +23,7 @@ from kldiv_cli import compare, evaluate, placement
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.budget import Resources
 from kldiv_cli.errors import InputError, WorkerDied
-from kldiv_cli.processes import Processes
+from kldiv_cli.processes import Processes, _Idle
 from kldiv_cli.spec import resolve_spec
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -243,6 +243,26 @@ def test_an_answer_that_can_not_be_read_is_an_error_that_costs_other_runs_nothin
         for run, first in zip(runs, begun, strict=True):
             assert [first, *itertools.islice(run, 20)] == list(range(0, 42, 2))
             run.close()  # type: ignore[attr-defined]
+
+
+def test_who_waited_for_a_process_gets_it_before_who_gives_it_back() -> None:
+    idle, order = _Idle(1), []
+
+    def wait() -> None:
+        process = idle.get()
+        order.append("who waited")
+        idle.put(process)
+
+    process = idle.get()
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not idle._waiting:
+        time.sleep(0.001)
+    idle.put(process)
+    idle.get()
+    order.append("who gave it back")
+    waiting.join()
+    assert order == ["who waited", "who gave it back"]
 
 
 @posix
