@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("resume",),
     ("batch_plan", "claims"),
     ("gate", "batch"),
+    ("batch_small", "batch_large", "interleaving"),
     ("batch_worker",),
     ("batch_pair",),
     ("cases",),

@@ -61,7 +61,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs go in bundles from the first one on."""
-    monkeypatch.setattr("kldiv_cli.batch.Pace.bundle", lambda pace: 8)
+    monkeypatch.setattr("kldiv_cli.batch_small.Pace.bundle", lambda pace: 8)
 
 
 class Paced(Threads):
@@ -228,7 +228,7 @@ def test_quick_pairs_go_in_bundles_once_it_is_known_that_they_are(tmp_path: Path
 
 def test_a_bundle_is_of_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor, pairs = Paced(1e-6), write_dump(tmp_path, 40)
-    monkeypatch.setattr("kldiv_cli.batch._BUNDLE_BYTES", 3 * pairs[0].size)
+    monkeypatch.setattr("kldiv_cli.batch_small._BUNDLE_BYTES", 3 * pairs[0].size)
     check_all(list(run_batch(pairs, executor)), pairs)
     assert [len(bundle) for bundle in executor.bundles] == [1, *[3] * 13]
 
@@ -443,7 +443,7 @@ def test_no_unfinished_map_is_left_of_what_was_stopped(tmp_path: Path) -> None:
 
 
 def test_pairs_wait_for_who_takes_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kldiv_cli.batch._WAITING", 4)
+    monkeypatch.setattr("kldiv_cli.interleaving._WAITING", 4)
     pairs = write_dump(tmp_path, 40)
     done: list[float] = []
     results = []

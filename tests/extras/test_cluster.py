@@ -637,7 +637,7 @@ def test_a_store_is_found_by_workers_in_another_directory_and_another_in_its_pla
         Path("copy").rename("a.zarr")
 
     if batch:
-        monkeypatch.setattr("kldiv_cli.batch.with_files", replaced)
+        monkeypatch.setattr("kldiv_cli.batch_small.with_files", replaced)
     else:
         replace()
     assert re.match(
@@ -719,7 +719,7 @@ def test_a_file_of_a_batch_that_workers_do_not_see_is_named_with_what_to_do(
             Path("new").replace("later.npy")
         return found
 
-    monkeypatch.setattr("kldiv_cli.batch.with_files", sent)
+    monkeypatch.setattr("kldiv_cli.batch_small.with_files", sent)
     errors = {result.name: str(result.error) for result in run_batch(pairs, cluster)}
     assert errors["good"] == "None"
     assert errors["missing"] == "missing.npy: no such file"
