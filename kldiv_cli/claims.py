@@ -25,8 +25,10 @@ class Claims:
         there = filter(is_written, addresses)
         return self._journal.begun(name).issuperset(map(_place_of, there))
 
-    def make(self, name: str | None, addresses: Iterable[str]) -> None:
+    def make(self, name: str | None, addresses: Iterable[str]) -> frozenset[str]:
         """Claim files, whatever is there; what the journal had of a pair that these belong to holds no more.
+
+        Return where those are that were not claimed before.
 
         Raises
         ------
@@ -37,9 +39,14 @@ class Claims:
         places = before.union(map(_place_of, addresses))
         if places != before or self._journal.has_result(name):
             self._journal.begin(name, sorted(places))
+        return places - before
 
-    def settle(self, name: str | None, addresses: Iterable[str]) -> None:
+    def settle(
+        self, name: str | None, addresses: Iterable[str], refused: frozenset[str] = frozenset()
+    ) -> None:
         """Give up the claim to what did not come to be: what is put there later is somebody else's.
+
+        So is what lies there now where a file was `refused`, since somebody was quicker.
 
         Raises
         ------
@@ -48,7 +55,7 @@ class Claims:
         """
         before = self._journal.begun(name)
         missing = (address for address in addresses if not is_written(address))
-        places = before.difference(map(_place_of, missing))
+        places = before.difference(map(_place_of, missing), refused)
         if places != before:
             self._journal.begin(name, sorted(places))
 

@@ -76,8 +76,8 @@ class _Written:
         self._journal, self._stamps = journal, stamps
         self._claims = Claims(journal)
         self._ends_at_once = executor.here
-        self._sent: dict[str, BatchPair] = {}
-        """Those that have files and no result yet."""
+        self._sent: dict[str, frozenset[str]] = {}
+        """Those that have files and no result yet, with the places that were not claimed before."""
 
     def __enter__(self) -> Self:
         return self
@@ -87,27 +87,28 @@ class _Written:
         if self._ends_at_once:
             # Who ends this by an error of his own should see that one.
             with contextlib.suppress(OutputError):
-                for pair in self._sent.values():
-                    self._claims.settle(pair.name, pair.outputs.addresses)
+                for name in self._sent:
+                    self._claims.settle(name, self._pairs[name].outputs.addresses)
 
     def begin(self, pair: BatchPair) -> BatchPair:
         """The pair as it is sent, which may replace what a run with this journal has written for it."""
         addresses = pair.outputs.addresses
         if not addresses:
             return pair
-        self._sent[pair.name] = pair
         covered = self._claims.cover(pair.name, addresses)
-        self._claims.make(pair.name, addresses if covered else ())
+        self._sent[pair.name] = frozenset()
+        self._sent[pair.name] = self._claims.make(pair.name, addresses if covered else ())
         return replacing(pair) if covered and any(map(is_written, addresses)) else pair
 
     def add(self, result: PairResult) -> None:
         pair = self._pairs[result.name]
-        if self._sent.pop(pair.name, None) is not None:
+        new = self._sent.pop(pair.name, None)
+        if new is not None:
             if result.error is None:
                 # By now they are its own, also where it was told to replace what was there.
                 self._claims.make(pair.name, pair.outputs.addresses)
             else:
-                self._claims.settle(pair.name, pair.outputs.addresses)
+                self._claims.settle(pair.name, pair.outputs.addresses, refused=new)
         self._journal.add(result, self._stamps.after_reading(pair))
 
 

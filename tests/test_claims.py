@@ -77,3 +77,14 @@ def test_what_is_known_already_takes_no_line(journal: Journal) -> None:
     claims.settle("x", ["a"])
     claims.settle("y", ["b"])
     assert os.path.getsize("j") == size
+
+
+def test_what_was_refused_is_given_up_and_what_was_claimed_before_is_not(journal: Journal) -> None:
+    claims = Claims(journal)
+    Path("old.npy").touch()
+    claims.make("a", ["old.npy"])
+    new = claims.make("a", ["old.npy", "new.npy"])
+    assert new == {str(Path("new.npy").resolve())}
+    Path("new.npy").write_text("somebody was quicker")
+    claims.settle("a", ["old.npy", "new.npy"], refused=new)
+    assert (claims.cover("a", ["old.npy"]), claims.cover("a", ["new.npy"])) == (True, False)

@@ -15,6 +15,7 @@ import pytest
 from dumps import pair_in, write_dump, write_pair
 
 from kldiv_cli import resume
+from kldiv_cli.batch import Begin
 from kldiv_cli.batch_pair import BatchPair, Outputs
 from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.batch_summary import LossSummary
@@ -303,6 +304,29 @@ def test_a_pair_that_is_computed_again_does_not_hold_for_what_it_was_before(
     computed.clear()
     run(pairs, tmp_path / "j")
     assert computed == ["000"]
+
+
+def test_a_file_that_somebody_puts_there_meanwhile_stays_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = mapped(tmp_path, write_dump(tmp_path, 1))
+    theirs = Path(str(pairs[0].outputs.output))
+    original = resume.run_batch
+
+    def quicker(*arguments: Any, begin: Begin, **options: Any) -> Any:
+        def begun(pair: BatchPair) -> BatchPair:
+            sent = begin(pair)
+            theirs.parent.mkdir()
+            theirs.write_bytes(b"precious")
+            return sent
+
+        return original(*arguments, begin=begun, **options)
+
+    monkeypatch.setattr(resume, "run_batch", quicker)
+    assert "exists" in run(pairs, tmp_path / "j")["000"]
+    monkeypatch.undo()
+    assert "exists" in run(pairs, tmp_path / "j")["000"]
+    assert theirs.read_bytes() == b"precious"
 
 
 def test_what_could_not_be_looked_at_is_computed_again(tmp_path: Path, computed: Computed) -> None:

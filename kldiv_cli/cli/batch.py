@@ -11,7 +11,7 @@ from kldiv_cli.cli import options
 from kldiv_cli.cli.computation import arguments_of, given, takes_computation
 from kldiv_cli.cli.compute import chosen_reduction
 from kldiv_cli.cli.formats import choose_format
-from kldiv_cli.errors import UsageError
+from kldiv_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -253,11 +253,14 @@ def _claimed(results: str | None, journal: Journal | None, *, force: bool) -> It
         return
     from kldiv_cli.claims import Claims
 
-    claims = Claims(journal)
+    claims, new = Claims(journal), frozenset[str]()
     if force or claims.cover(None, [results]):
-        claims.make(None, [results])
+        new = claims.make(None, [results])
     try:
         yield
+    except OutputError:
+        claims.settle(None, [results], refused=new)
+        raise
     finally:
         claims.settle(None, [results])
 
