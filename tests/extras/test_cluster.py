@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -29,6 +29,8 @@ pytest.importorskip("distributed")
 
 import cluster_tasks
 from distributed import Client
+from distributed.core import rpc
+from distributed.protocol.pickle import dumps
 
 from kldiv_cli import check, compare, evaluate
 from kldiv_cli.__main__ import main
@@ -67,13 +69,21 @@ class Dask(NamedTuple):
             wait(lambda: self.scheduler.poll() is not None or self.threads() <= before)
 
     def threads(self) -> int:
-        with Client(self.address, set_as_default=False) as client:
-            return sum(client.nthreads().values())
+        workers = self._asked("identity", n_workers=-1)["workers"]
+        return sum(worker["nthreads"] for worker in workers.values())
 
     def tasks(self) -> int:
         """How many the scheduler knows of."""
-        with Client(self.address, set_as_default=False) as client:
-            return int(client.run_on_scheduler(count_tasks))
+        return int(self._asked("run_function", function=dumps(count_tasks))["result"])
+
+    def _asked(self, question: str, **arguments: Any) -> Any:
+        """What the scheduler answers to one who is no client of it."""
+
+        async def ask() -> Any:
+            async with rpc(self.address) as scheduler:
+                return await getattr(scheduler, question)(**arguments)
+
+        return asyncio.run(ask())
 
 
 def count_tasks(dask_scheduler: object) -> int:
