@@ -167,7 +167,8 @@ def _by_options(given: _Given) -> tuple[str, str]:
     if given.arguments:
         raise UsageError(
             f"{given.arguments}: there beside --predictions or --targets, expected one or the other; "
-            "drop the options, or say with --group-by which groups of an HDF5 file they are in"
+            "quote a pattern lest the shell expands it, drop the options, or say with --group-by which "
+            "groups of an HDF5 file they are in"
         )
     if given.predictions is None and given.targets is None:
         raise UsageError(
