@@ -32,7 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Terminated:
         _rearm(0.0)
+        _put_away()
         return Terminated.code
+
+
+def _put_away() -> None:
+    """Remove what was not finished; who is in a hurry now would only leave it there."""
+    import signal
+
+    from kldiv_cli.atomic import remove_unfinished
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    remove_unfinished()
 
 
 def _version() -> int:

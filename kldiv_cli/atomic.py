@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,16 @@ from typing import Final
 from kldiv_cli.errors import OutputError
 from kldiv_cli.urls import is_url, shown
 
-__all__ = ["check_local", "check_place", "explained", "new_temporary", "publish", "sync_directory"]
+__all__ = [
+    "check_local",
+    "check_place",
+    "explained",
+    "new_temporary",
+    "publish",
+    "remove_temporary",
+    "remove_unfinished",
+    "sync_directory",
+]
 
 _ELSEWHERE: Final = "choose another place"
 _REMEDIES: Final = {
@@ -21,6 +29,9 @@ _REMEDIES: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, or {_ELSEWHERE}"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+_unfinished: set[Path] = set()
+"""Temporary files of this process, from before they are there until they are gone."""
 
 
 def check_place(address: str, path: Path, inputs: Iterable[str], *, force: bool) -> None:
@@ -60,9 +71,32 @@ def check_local(address: str, option: str = "") -> None:
 
 def new_temporary(path: Path) -> Path:
     """An empty file beside the one that it is to become."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    return Path(name)
+    temporary = path.parent / f".{path.name[:40]}.{os.urandom(8).hex()}.tmp"
+    # Before it is there, for a signal may come at any moment.
+    _unfinished.add(temporary)
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError:
+        _unfinished.discard(temporary)
+        raise
+    return temporary
+
+
+def remove_temporary(temporary: Path) -> None:
+    """Remove such a file, unless it has become what it was to become."""
+    temporary.unlink(missing_ok=True)
+    _unfinished.discard(temporary)
+
+
+def remove_unfinished() -> None:
+    """Remove what no one else is left to remove, on the way out of the process.
+
+    An exception that a signal raises may arrive between two lines: when a file is there already, and
+    not yet in the hands of what would put it away.
+    """
+    for temporary in tuple(_unfinished):
+        with contextlib.suppress(OSError):
+            remove_temporary(temporary)
 
 
 def publish(temporary: Path, path: Path, *, force: bool) -> None:

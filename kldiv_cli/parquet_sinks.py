@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from kldiv_cli.atomic import explained, new_temporary, publish
+from kldiv_cli.atomic import explained, new_temporary, publish, remove_temporary
 from kldiv_cli.errors import UsageError
 
 __all__ = ["ParquetFile", "require_parquet"]
@@ -91,7 +91,7 @@ class ParquetFile:
             self._writer.close()
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self._file.close()
-        self.temporary.unlink(missing_ok=True)
+        remove_temporary(self.temporary)
 
     def _flush(self) -> None:
         if not self._rows:

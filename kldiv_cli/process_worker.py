@@ -55,6 +55,9 @@ def serve() -> None:
         # Whoever asked is gone; what is left in the buffer would be complained about at an orderly exit.
         os._exit(0)
     except _Dismissed:
+        from kldiv_cli.atomic import remove_unfinished
+
+        remove_unfinished()
         # So that it is known what ended it.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)

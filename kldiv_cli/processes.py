@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 _PATIENCE: Final = 5.0
 """Seconds that a process has to end by itself, when it has nothing to do."""
-_GRACE: Final = 1.0
+_GRACE: Final = 3.0
 """Seconds that those have together which are to end in the middle of something."""
 _NUMBERS = itertools.count()
 _SHORTAGES: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})

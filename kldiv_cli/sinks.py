@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish
+from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish, remove_temporary
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
@@ -61,7 +61,7 @@ class MapSink(ABC):
         """Remove the temporary file."""
         with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
             self._close(durable=False)
-        self.temporary.unlink(missing_ok=True)
+        remove_temporary(self.temporary)
 
 
 class NpyMap(MapSink):

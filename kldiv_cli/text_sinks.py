@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish
+from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish, remove_temporary
 
 __all__ = ["TextFile", "append_text", "check_output_text", "write_text"]
 
@@ -27,7 +27,7 @@ def check_output_text(
         path = Path(os.path.realpath(address))
     check_place(f"{option} {address}", path, inputs, force=force or _begins_with(path, mark))
     with explained(path):
-        new_temporary(path).unlink()  # the work before the writing may be long
+        remove_temporary(new_temporary(path))  # the work before the writing may be long
     return path
 
 
@@ -91,7 +91,7 @@ class TextFile:
         """Remove what was written, unless it has its name already."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self._file.close()
-        self.temporary.unlink(missing_ok=True)
+        remove_temporary(self.temporary)
 
 
 def append_text(path: Path, contents: str) -> None:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import stat
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from kldiv_cli.atomic import check_place, explained, new_temporary, publish
+from kldiv_cli.api import evaluate
+from kldiv_cli.atomic import (
+    check_place,
+    explained,
+    new_temporary,
+    publish,
+    remove_temporary,
+    remove_unfinished,
+)
 from kldiv_cli.errors import OutputError
+from kldiv_cli.text_sinks import write_text
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 
@@ -145,6 +159,91 @@ def test_a_directory_that_cannot_be_opened_or_synced_holds_the_file_all_the_same
     temporary = new_temporary(path)
     monkeypatch.setattr("os.open", refuse)
     publish(temporary, path, force=True)
+    assert path.exists()
+
+
+# What a signal leaves
+
+
+class Signalled(BaseException):
+    """What a handler of signals raises, at whatever line the process is."""
+
+
+class At:
+    """Raises `Signalled` before so many lines of the modules that write."""
+
+    def __init__(self, lines: int) -> None:
+        self.lines = lines
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> At | None:
+        if not frame.f_code.co_filename.endswith(("atomic.py", "sinks.py", "api.py", "contextlib.py")):
+            return None
+        if event == "line":
+            self.lines -= 1
+            if self.lines < 0:
+                raise Signalled
+        return self
+
+
+def write_map(path: Path) -> None:
+    evaluate([[0.5]], [[0.5]], output=path)
+
+
+def write_map_to_hdf5(path: Path) -> None:
+    evaluate([[0.5]], [[0.5]], output=path.with_suffix(".h5"))
+
+
+def write_report(path: Path) -> None:
+    write_text(path, "text")
+
+
+def is_signalled(lines: int, work: Callable[[], None]) -> bool:
+    """Whether work takes more lines than that."""
+    before = sys.gettrace()
+    sys.settrace(At(lines))
+    try:
+        work()
+    except Signalled:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("write", [write_map, write_map_to_hdf5, write_report])
+def test_a_signal_at_any_line_leaves_nothing_unfinished(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    """Between two lines a file may be there that nobody has in hand."""
+    write(tmp_path / "map.npy")
+    written = set(tmp_path.iterdir())
+    assert len(written) == 1
+    orphans = False
+    for lines in itertools.count():
+        for path in written:
+            path.unlink(missing_ok=True)
+        if not is_signalled(lines, partial(write, tmp_path / "map.npy")):
+            break
+        orphans |= not set(tmp_path.iterdir()) <= written
+        remove_unfinished()
+        assert set(tmp_path.iterdir()) <= written
+    assert lines > 20
+    assert orphans
+    assert set(tmp_path.iterdir()) == written
+
+
+def test_what_was_finished_or_put_away_is_not_removed_again(path: Path) -> None:
+    """Somebody else may have taken the name meanwhile."""
+    removed, published = new_temporary(path), new_temporary(path)
+    remove_temporary(removed)
+    publish(published, path, force=True)
+    remove_temporary(published)
+    removed.touch()
+    published.touch()
+    remove_unfinished()
+    assert removed.exists()
+    assert published.exists()
     assert path.exists()
 
 
