@@ -6,6 +6,7 @@ It is the user's: it is neither started nor stopped here, and nothing of a run i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -31,6 +32,8 @@ Result = TypeVar("Result")
 _PATIENCE: Final = 10.0
 """Seconds that a scheduler has to answer, and then to have a worker."""
 _FAREWELL: Final = 2.0
+_GREETINGS: Final = 3
+"""How often the greeting of a scheduler may be missed."""
 _ADDRESS: Final = "an address such as tcp://10.0.0.1:8786"
 _FILE: Final = "that which dask scheduler --scheduler-file FILE writes"
 _LOGGERS: Final = (
@@ -57,7 +60,7 @@ def connect(address: str, patience: float = _PATIENCE) -> Cluster:
     found = _address(where, address)
     check_scheduler(where, found, patience)
     try:
-        client = Client(found, timeout=patience, set_as_default=False)
+        client = _greeted(Client, found, patience)
     except (OSError, ImportError) as error:
         raise UsageError(
             f"{where}: no answer from a Dask scheduler ({one_line(error)}); start one with dask scheduler"
@@ -125,6 +128,22 @@ class Cluster:
         self._aborted = True
         for run in list(self._runs):
             run.cancel()
+
+
+def _greeted(kind: type[Client], address: str, patience: float) -> Client:
+    """A client whose scheduler greeted it with nothing else in the same message, which Dask asserts."""
+    for tries in itertools.count(1):
+        # It is to be closed whether it is ever finished or not.
+        client: Client = object.__new__(kind)
+        try:
+            kind.__init__(client, address, timeout=patience, set_as_default=False)
+        except AssertionError:
+            client.close(timeout=_FAREWELL)
+            if tries == _GREETINGS:
+                raise
+        else:
+            break
+    return client
 
 
 def _client_class() -> type[Client]:

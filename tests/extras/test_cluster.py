@@ -589,6 +589,23 @@ def test_a_loop_that_runs_already_is_no_hindrance_to_a_connection(dask: Dask) ->
     assert asyncio.run(notebook()) == 2
 
 
+def test_a_greeting_that_came_together_with_another_message_is_waited_for_anew(
+    dask: Dask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask's own client asserts that it comes alone."""
+    tries = itertools.count()
+    connected = Client._ensure_connected
+
+    async def missed(client: Client, **arguments: Any) -> None:
+        await connected(client, **arguments)
+        assert next(tries) > 0
+
+    monkeypatch.setattr(Client, "_ensure_connected", missed)
+    with connect(dask.address) as cluster:
+        assert sorted(cluster.run(range(3), cluster_tasks.doubled)) == [0, 2, 4]
+    assert next(tries) > 1
+
+
 def test_workers_with_other_versions_are_refused(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kldiv_cli.__version__", "99.0")
     with pytest.raises(UsageError, match=r"worker tcp://[^ ]+: has kldiv-cli [\d.]+, expected 99.0"):
