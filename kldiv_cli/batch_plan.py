@@ -13,7 +13,7 @@ from kldiv_cli.arguments import FILES, files_of, spec_of
 from kldiv_cli.batch_pair import BatchPair, Outputs
 from kldiv_cli.errors import OutputError, UsageError
 from kldiv_cli.journal import InputStamp, stamp_of
-from kldiv_cli.manifest import Pair
+from kldiv_cli.pair import Pair
 from kldiv_cli.placeholders import unknown_in
 from kldiv_cli.sinks import named_output
 from kldiv_cli.sources import parse_address

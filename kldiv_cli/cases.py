@@ -12,10 +12,11 @@ from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import UsageError
 from kldiv_cli.findings import IDS
 from kldiv_cli.limits import Limit, parse_limit, percentile_of
-from kldiv_cli.manifest import OPTIONS, Pair, Suite
+from kldiv_cli.pair import OPTIONS, Pair
 from kldiv_cli.quantities import known_names, plain_name
 from kldiv_cli.spec import Spec
 from kldiv_cli.spelling import mistaken
+from kldiv_cli.suite import Suite
 
 __all__ = ["Case", "case_of", "cases_of"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from kldiv_cli.addresses import COMMAND_LINE, Written, address_from
 from kldiv_cli.errors import InputError, InputNotFound
 from kldiv_cli.globs import files_below, is_directory
-from kldiv_cli.manifest import Pair
+from kldiv_cli.pair import Pair
 from kldiv_cli.pair_files import Unmatched, listable, named, without_suffix
 from kldiv_cli.pair_names import tell_apart
 from kldiv_cli.pair_set import PairSet, companions_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kldiv_cli.addresses import COMMAND_LINE, Written
-from kldiv_cli.manifest import Pair
+from kldiv_cli.pair import Pair
 from kldiv_cli.pair_files import PairFiles, match_pairs
 from kldiv_cli.pair_names import name_of_address, tell_apart
 from kldiv_cli.pair_set import PairSet, companions_of

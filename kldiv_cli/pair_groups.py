@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from kldiv_cli.addresses import Written
 from kldiv_cli.errors import DatasetError
-from kldiv_cli.manifest import Pair
+from kldiv_cli.pair import Pair
 from kldiv_cli.pair_files import Unmatched
 from kldiv_cli.pair_set import PairSet, companions_of
 from kldiv_cli.placeholders import GROUP, check_known

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from kldiv_cli.addresses import COMMAND_LINE, Written
 from kldiv_cli.arguments import FILES
 from kldiv_cli.errors import InputError, UsageError
-from kldiv_cli.manifest import Pair
+from kldiv_cli.pair import Pair
 from kldiv_cli.pair_files import Unmatched, named
 from kldiv_cli.pair_names import name_of_found
 from kldiv_cli.streams import excerpt, printable

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kldiv_cli.addresses import COMMAND_LINE, Viewpoint, Written, address_from
 from kldiv_cli.errors import UsageError
-from kldiv_cli.manifest import OPTIONS, Pair
+from kldiv_cli.pair import OPTIONS, Pair
 from kldiv_cli.pair_names import check_name, name_of_address
 from kldiv_cli.streams import excerpt
 from kldiv_cli.suite_tables import Kind

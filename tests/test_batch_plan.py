@@ -14,7 +14,7 @@ from dumps import write_dump
 from kldiv_cli.batch_pair import NO_OUTPUTS, BatchPair, Outputs
 from kldiv_cli.batch_plan import Stamps, common_spec, plan
 from kldiv_cli.errors import KldivError, OutputError, UsageError
-from kldiv_cli.manifest import Pair
+from kldiv_cli.pair import Pair
 from kldiv_cli.spec import resolve_spec
 
 

@@ -12,8 +12,9 @@ from kldiv_cli.baseline import Baseline
 from kldiv_cli.cases import Case, case_of, cases_of
 from kldiv_cli.errors import UsageError
 from kldiv_cli.gate import measure
-from kldiv_cli.manifest import OPTIONS, read_suite
+from kldiv_cli.pair import OPTIONS
 from kldiv_cli.spec import QUANTILES
+from kldiv_cli.suite import read_suite
 
 
 def case(*limits: str, allow: Any = (), baseline: Baseline | None = None, **options: Any) -> Case:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kldiv_cli.errors import FormatError, InputError, InputNotFound, KldivError, UsageError
-from kldiv_cli.manifest import OPTIONS, Pair
+from kldiv_cli.pair import OPTIONS, Pair
 from kldiv_cli.pair_table import read_pair_table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import kldiv_cli.report.gate  # noqa: F401 - what a run inside this one imports, it forgets
-from kldiv_cli.manifest import OPTIONS
+from kldiv_cli.pair import OPTIONS
 
 pytest_plugins = ["pytester"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kldiv_cli.cli.outlets import Outlets
     from kldiv_cli.execution import Executor
     from kldiv_cli.journal import Journal, JournalReader
-    from kldiv_cli.pair_sets import PairSet
+    from kldiv_cli.pair_finder import PairSet
     from kldiv_cli.reductions import Reduction
     from kldiv_cli.report.console import Format
     from kldiv_cli.spec import Spec
@@ -87,7 +87,7 @@ def batch(
     Exit codes: 0 fine, 1 a warning with --strict, 2 a pair could not be computed, 3 an internal error.
     """
     from kldiv_cli.cli.outlets import Outlets
-    from kldiv_cli.pair_sets import find_pair_set
+    from kldiv_cli.pair_finder import find_pair_set
 
     shown = choose_format(format, json=json, precision=precision)
     found = find_pair_set(

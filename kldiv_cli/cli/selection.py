@@ -14,7 +14,7 @@ from kldiv_cli.urls import is_remote, shown, split_dataset
 if TYPE_CHECKING:
     from kldiv_cli.baseline import Baseline
     from kldiv_cli.cases import Case
-    from kldiv_cli.manifest import Suite
+    from kldiv_cli.suite import Suite
 
 __all__ = ["Selected", "select"]
 
@@ -87,7 +87,7 @@ def _default_suite() -> str:
 
 def _of_suite(path: str, baseline: str | None, pattern: str | None, *, gate: bool) -> Selected:
     from kldiv_cli.cases import cases_of
-    from kldiv_cli.manifest import read_suite
+    from kldiv_cli.suite import read_suite
 
     suite = read_suite(path)
     baseline = suite.baseline if baseline is None else baseline

@@ -31,11 +31,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.addresses import Viewpoint, Written, address_from
 from kldiv_cli.errors import UsageError
+from kldiv_cli.pair import OPTIONS, Pair, SuiteLimit
 from kldiv_cli.pair_files import PairFiles, Unmatched, find_pairs
 from kldiv_cli.pair_names import check_name, full_name
 from kldiv_cli.spelling import mistaken
@@ -43,31 +44,7 @@ from kldiv_cli.streams import excerpt, printable
 from kldiv_cli.suite_tables import Kind, Table, read_table
 from kldiv_cli.urls import shown
 
-__all__ = ["OPTIONS", "Pair", "Suite", "SuiteLimit", "read_suite"]
-
-OPTIONS: Final[Mapping[str, Kind]] = {
-    "loss": "string or strings",
-    "log_softmax": "integer",
-    "predictions_are": "string",
-    "targets_are": "string",
-    "log_target": "boolean",
-    "axis": "integer",
-    "weight": "address",
-    "pos_weight": "address",
-    "temperature": "number",
-    "zero_policy": "string",
-    "broadcast": "boolean",
-    "by_target": "boolean",
-    "top1": "boolean",
-    "mask": "address",
-    "ignore_value": "number",
-    "trim_axis": "boolean",
-    "quantiles": "numbers",
-    "worst": "integer",
-    "blocks_of": "integer",
-    "allow_external": "boolean",
-}
-"""The options that a pair may have: arguments of `evaluate`, and what their values are."""
+__all__ = ["Suite", "read_suite"]
 
 _SHARED: Final[Mapping[str, Kind]] = {
     **OPTIONS,
@@ -87,32 +64,6 @@ _ROLES: Final = (
     "targets",
     *(option for option, kind in OPTIONS.items() if kind == "address"),
 )
-
-
-class SuiteLimit(NamedTuple):
-    """A limit as it is written, and where."""
-
-    text: str
-    origin: str
-    """The table: ``defaults``, ``groups.int8``, ``pairs.digits``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two arrays that belong together, and what is asked of them."""
-
-    name: str
-    predictions: str
-    targets: str
-    options: Mapping[str, Any]
-    """Arguments of `evaluate`; arrays are tuples, and files are seen from the working directory."""
-    limits: tuple[SuiteLimit, ...] = ()
-    """The defaults', the group's, the pair's."""
-    allow: frozenset[str] = frozenset()
-    """Ids of findings that may be there."""
-    group: str | None = None
-    where: str = field(default="", compare=False)
-    """How an error about its options begins: where they are written, if they are its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from kldiv_cli.addresses import Written
 from kldiv_cli.errors import InputNotFound, UsageError
 from kldiv_cli.globs import is_directory
-from kldiv_cli.manifest import Pair, read_suite
+from kldiv_cli.pair import Pair
 from kldiv_cli.pair_directories import pairs_of_directories
 from kldiv_cli.pair_globs import pairs_of_globs
 from kldiv_cli.pair_groups import pairs_of_datasets, pairs_of_groups
@@ -31,6 +31,7 @@ from kldiv_cli.pair_set import PairSet, check_matched, companions_of, named_apar
 from kldiv_cli.pair_table import read_pair_table
 from kldiv_cli.placeholders import check_known
 from kldiv_cli.streams import printable
+from kldiv_cli.suite import read_suite
 from kldiv_cli.table_rows import STDIN, TABLES
 from kldiv_cli.urls import is_url, shown
 

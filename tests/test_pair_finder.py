@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kldiv_cli.errors import InputError, InputNotFound, KldivError, UsageError
 from kldiv_cli.pair_files import Unmatched
-from kldiv_cli.pair_sets import PairSet, find_pair_set
+from kldiv_cli.pair_finder import PairSet, find_pair_set
 
 
 @pytest.fixture(autouse=True)
@@ -633,7 +633,7 @@ def test_pairs_that_are_in_no_groups_are_found_without_hdf5() -> None:
     files("out/a.h5", "ref/a.h5")
     code = """
 import sys
-from kldiv_cli.pair_sets import find_pair_set
+from kldiv_cli.pair_finder import find_pair_set
 assert find_pair_set("out", "ref", options={}).pairs
 assert "h5py" not in sys.modules
 """

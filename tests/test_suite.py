@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import kldiv_cli
 from kldiv_cli.errors import FormatError, InputError, InputNotFound, KldivError, UsageError
-from kldiv_cli.manifest import OPTIONS, Pair, Suite, SuiteLimit, read_suite
+from kldiv_cli.pair import OPTIONS, Pair, SuiteLimit
 from kldiv_cli.streams import harmless
+from kldiv_cli.suite import Suite, read_suite
 
 Files = Callable[..., None]
 
@@ -217,10 +218,10 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
 
 
 def test_the_suite_in_the_docstring_is_a_suite(files: Files) -> None:
-    from kldiv_cli import manifest
+    import kldiv_cli.suite
 
     files("out/layer1.npy", "ref/layer1.npy")
-    text = (manifest.__doc__ or "").split("::\n\n")[1].split("\n\nA pair's")[0]
+    text = (kldiv_cli.suite.__doc__ or "").split("::\n\n")[1].split("\n\nA pair's")[0]
     assert list(pairs(text)) == ["digits", "layers/layer1"]
 
 
