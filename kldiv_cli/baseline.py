@@ -12,11 +12,10 @@ from kldiv_cli.evaluation import Evaluation, Input
 from kldiv_cli.findings import Finding
 from kldiv_cli.octaves import Octaves
 from kldiv_cli.quantities import named, once_named, quantities_of
-from kldiv_cli.spec import Loss, Spec
+from kldiv_cli.spec import LOSSES, Loss, Spec
 from kldiv_cli.streams import printable
 
 __all__ = [
-    "LOSSES",
     "ROLES",
     "Baseline",
     "Change",
@@ -32,7 +31,6 @@ __all__ = [
 
 Setting = bool | float | str | None | tuple[str, ...]
 
-LOSSES: Final[tuple[Loss, ...]] = ("kl", "bce")
 ROLES: Final = ("predictions", "targets", "weight", "pos_weight", "mask")
 
 

@@ -9,13 +9,13 @@ from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any, Final
 
-from kldiv_cli.baseline import LOSSES, ROLES, Baseline, Recorded, Setting
+from kldiv_cli.baseline import ROLES, Baseline, Recorded, Setting
 from kldiv_cli.errors import FormatError, InputError, InputNotFound
 from kldiv_cli.evaluation import Input
 from kldiv_cli.octaves import Octaves
 from kldiv_cli.quantities import rank_of
 from kldiv_cli.sources.regular import check_regular
-from kldiv_cli.spec import Loss
+from kldiv_cli.spec import LOSSES, Loss
 from kldiv_cli.streams import printable
 
 __all__ = ["BASELINE_SCHEMA", "baseline_text", "parse_baseline", "read_baseline"]

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from kldiv_cli.addresses import joined
 from kldiv_cli.errors import InputError
 from kldiv_cli.pair_result import PairResult
+from kldiv_cli.sinks import file_of
 from kldiv_cli.sources import parse_address, what_is_sent
 from kldiv_cli.sources.arrival import Sent
 from kldiv_cli.spec import Spec
@@ -74,7 +75,7 @@ class BatchPair:
 
 def is_written(address: str) -> bool:
     """Whether there is anything where an output goes."""
-    return os.path.lexists(address.partition("::")[0])
+    return os.path.lexists(file_of(address))
 
 
 def replacing(pair: BatchPair) -> BatchPair:

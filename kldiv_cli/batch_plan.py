@@ -15,7 +15,7 @@ from kldiv_cli.errors import OutputError, UsageError
 from kldiv_cli.journal import InputStamp, stamp_of
 from kldiv_cli.pair import Pair
 from kldiv_cli.placeholders import unknown_in
-from kldiv_cli.sinks import named_output
+from kldiv_cli.sinks import file_of, named_output
 from kldiv_cli.sources import parse_address
 from kldiv_cli.sources.stamps import file_stamps
 from kldiv_cli.sources.store_names import is_store
@@ -151,7 +151,7 @@ def _check_apart(pairs: Sequence[BatchPair], beside: Mapping[str, str]) -> None:
     written: dict[str, str] = {}
     for pair in pairs:
         for address in pair.outputs.addresses:
-            place = place_of(address.partition("::")[0])
+            place = place_of(file_of(address))
             if place in written or place in taken:
                 raise UsageError(
                     f"pair {pair.name!r}: {address} is written to twice, also as "
@@ -222,8 +222,7 @@ class Stamps:
 
     def of(self, pair: BatchPair) -> dict[str, Any]:
         """What must be the same for a finished pair to hold."""
-        addresses = {"predictions": pair.predictions, "targets": pair.targets, **pair.files}
-        inputs = {role: self._of_input(address) for role, address in addresses.items()}
+        inputs = {role: self._of_input(address) for role, address in pair.roles.items()}
         return stamp_of(
             inputs, {"version": self._version, **_settings_of(pair.spec), **_settings_of_files(pair)}
         )

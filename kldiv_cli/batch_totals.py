@@ -10,7 +10,7 @@ import bisect
 import math
 from array import array
 from collections.abc import Mapping
-from typing import Any, Final, Generic, NamedTuple, TypeVar, get_args
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from kldiv_cli.batch_summary import LossSummary, WorstInPair, WorstPair
 from kldiv_cli.estimates import Estimate, mean_of, share_of
 from kldiv_cli.pair_result import PairResult
 from kldiv_cli.record import number_in
-from kldiv_cli.spec import QUANTILES, Loss
+from kldiv_cli.spec import LOSSES, QUANTILES, Loss
 from kldiv_cli.spread import LIMIT, FewValues, GrowingSpread
 from kldiv_cli.statistics import no_spread, sketch_of
 from kldiv_cli.totals import Totals
@@ -28,7 +28,6 @@ __all__ = ["BatchCounts", "BatchTotals"]
 Ranked = TypeVar("Ranked", WorstPair, WorstInPair)
 
 _MEANS: Final = ("mean", "batchmean", "distmean")
-_LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
 _WORST_BY: Final[dict[Loss, str]] = {"kl": "distmean", "bce": "mean"}
 """Which number of a pair says how bad it is."""
 
@@ -79,7 +78,7 @@ class BatchTotals:
     @property
     def losses(self) -> tuple[LossSummary, ...]:
         """What each loss comes to by now, for those that any pair has."""
-        return tuple(self._sums[loss].result(loss, self._quantiles) for loss in _LOSSES if loss in self._sums)
+        return tuple(self._sums[loss].result(loss, self._quantiles) for loss in LOSSES if loss in self._sums)
 
     def _sum(self, loss: Loss) -> _LossSum:
         if loss not in self._sums:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from kldiv_cli.batch_pair import is_written
 from kldiv_cli.journal import Journal
+from kldiv_cli.sinks import file_of
 
 __all__ = ["Claims"]
 
@@ -62,4 +63,4 @@ class Claims:
 
 def _place_of(address: str) -> str:
     """Where a file is, from wherever the next run is started."""
-    return os.path.realpath(address.partition("::")[0])
+    return os.path.realpath(file_of(address))

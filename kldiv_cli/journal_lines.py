@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from kldiv_cli.pair_result import PairResult
-from kldiv_cli.spec import Loss
+from kldiv_cli.spec import LOSSES
 from kldiv_cli.totals_record import totals_from, totals_record
 
 __all__ = ["BEGUN", "canonical", "entry_of", "line_of", "parts_of", "result_from"]
@@ -24,7 +24,6 @@ _BEHIND: Final = b'",'
 _START: Final = len(_BEFORE) + 8 + len(_BEHIND)
 """Where in a line that begins whose checksum stands before it."""
 _ENTRY: Final = '"entry":'
-_LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
 _decoder: Final = json.JSONDecoder()
 
 
@@ -106,7 +105,7 @@ def result_from(line: bytes) -> PairResult:
             predictions=entry["predictions"],
             targets=entry["targets"],
             records=tuple(records),
-            totals={loss: totals_from(totals[loss]) for loss in _LOSSES if loss in totals},
+            totals={loss: totals_from(totals[loss]) for loss in LOSSES if loss in totals},
             bytes=entry["bytes"],
             seconds=entry["seconds"],
         )

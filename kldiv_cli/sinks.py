@@ -22,7 +22,7 @@ from kldiv_cli.atomic import check_local, check_place, explained, new_temporary,
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
-__all__ = ["MapSink", "check_output", "make_directory", "named_output", "open_map"]
+__all__ = ["MapSink", "check_output", "file_of", "make_directory", "named_output", "open_map"]
 
 _HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -169,6 +169,11 @@ def named_output(address: str, option: str = "output") -> tuple[Path, str | None
     return path, inner
 
 
+def file_of(address: str) -> str:
+    """The file of an output's address, without the dataset in it."""
+    return address.partition("::")[0]
+
+
 def make_directory(address: str) -> None:
     """Make the directory that an output goes to, where there is none.
 
@@ -177,7 +182,7 @@ def make_directory(address: str) -> None:
     OutputError
         It can't be made.
     """
-    directory = Path(address.partition("::")[0]).parent
+    directory = Path(file_of(address)).parent
     with explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
 

@@ -11,6 +11,7 @@ from kldiv_cli.errors import UsageError
 from kldiv_cli.functional import ZeroPolicy, check_axis
 
 __all__ = [
+    "LOSSES",
     "PREDICTION_SPACES",
     "QUANTILES",
     "Loss",
@@ -145,7 +146,7 @@ def resolve_spec(
     for name, given in (("axis", axis), ("log_softmax", log_softmax)):
         if given is not None:
             check_axis(name, given)
-    chosen = tuple(dict.fromkeys(_choice("loss", loss, _LOSSES) for loss in losses))
+    chosen = tuple(dict.fromkeys(_choice("loss", loss, LOSSES) for loss in losses))
     if not chosen:
         raise UsageError("loss: none given; expected kl, bce or both")
     space = _prediction_space(chosen, log_softmax, predictions_are)
@@ -185,7 +186,7 @@ def resolve_spec(
     return spec
 
 
-_LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
+LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
 PREDICTION_SPACES: Final[tuple[PredictionSpace, ...]] = get_args(PredictionSpace)
 _TARGET_SPACES: Final[tuple[TargetSpace, ...]] = get_args(TargetSpace)
 _ZERO_POLICIES: Final[tuple[ZeroPolicy, ...]] = get_args(ZeroPolicy)
