@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,14 @@ from kldiv_cli.sources import AnyArray, Source
 
 BlockCheck = Callable[..., None]
 RandomArray = Callable[..., AnyArray]
+
+
+def pytest_configure() -> None:
+    """Let signals end what tests start, also where `nohup` or a shell's ``&`` has the tests ignore them."""
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
 @pytest.fixture
