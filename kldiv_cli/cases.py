@@ -11,7 +11,8 @@ from kldiv_cli.arguments import files_of, spec_of
 from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import UsageError
 from kldiv_cli.findings import IDS
-from kldiv_cli.limits import Limit, parse_limit, percentile_of
+from kldiv_cli.limit_parser import parse_limit
+from kldiv_cli.limits import Limit, percentile_of
 from kldiv_cli.pair import OPTIONS, Pair
 from kldiv_cli.quantities import known_names, plain_name
 from kldiv_cli.spec import Spec

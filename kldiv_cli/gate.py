@@ -23,11 +23,11 @@ from kldiv_cli.diagnosis import find_reduction
 from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.findings import Finding
-from kldiv_cli.limits import Verdict, judge
 from kldiv_cli.placement import resources_of
 from kldiv_cli.quantities import plain_name, quantities
 from kldiv_cli.sources import Inputs
 from kldiv_cli.spec import Spec
+from kldiv_cli.verdicts import Verdict, judge
 
 __all__ = [
     "Checked",

@@ -53,7 +53,7 @@ class Gate:
         """
         from kldiv_cli.errors import UsageError
         from kldiv_cli.gate import check
-        from kldiv_cli.limits import parse_limit
+        from kldiv_cli.limit_parser import parse_limit
 
         # Both are gone through more than once, which would find a generator empty.
         limits, allow = (each if isinstance(each, str) else tuple(each) for each in (limits, allow))

@@ -17,7 +17,8 @@ from kldiv_cli.baseline_file import baseline_text
 from kldiv_cli.cases import case_of
 from kldiv_cli.errors import InputNotFound, KldivError, ShapeMismatch, UsageError
 from kldiv_cli.gate import Checked, check, check_case, exit_code, failure_of, measure
-from kldiv_cli.limits import judge, parse_limit
+from kldiv_cli.limit_parser import parse_limit
+from kldiv_cli.verdicts import judge
 
 Z, P = outputs()
 BITS = (P > 0.2).astype(np.float64)

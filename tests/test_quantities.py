@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.evaluation import Evaluation
-from kldiv_cli.limits import parse_limit
+from kldiv_cli.limit_parser import parse_limit
 from kldiv_cli.quantities import known_names, plain_name, quantities, quantities_of, rank_of
 from kldiv_cli.record import evaluation_record
 from kldiv_cli.spec import Spec, resolve_spec

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from kldiv_cli.baseline import Baseline, Recorded
 from kldiv_cli.errors import UsageError
-from kldiv_cli.limits import judge, parse_limit
+from kldiv_cli.limit_parser import parse_limit
 from kldiv_cli.report.baseline import render_suggestions
 from kldiv_cli.suggestions import suggest_limits
+from kldiv_cli.verdicts import judge
 from tests.baselines import recorded
 from tests.cases import repeatable
 

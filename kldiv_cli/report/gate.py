@@ -9,7 +9,6 @@ from typing import Any, Final, assert_never
 from kldiv_cli.evaluation import Evaluation
 from kldiv_cli.findings import counted
 from kldiv_cli.gate import Checked, exit_code
-from kldiv_cli.limits import Verdict
 from kldiv_cli.quantities import quantities_of
 from kldiv_cli.record import SCHEMA, input_record, without_nonfinite
 from kldiv_cli.report import text
@@ -18,6 +17,7 @@ from kldiv_cli.report.layout import Grid, Tone, inputs, number, worst_grid
 from kldiv_cli.report.octaves import octave_grid
 from kldiv_cli.report.told import Told
 from kldiv_cli.streams import printable
+from kldiv_cli.verdicts import Verdict
 
 __all__ = [
     "MARKDOWN_MARK",

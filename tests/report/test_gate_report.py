@@ -16,9 +16,9 @@ import pytest
 from checks import CLOSE, PREDICTIONS, TARGETS, broken, checked, failing, nonfinite, passing
 
 from kldiv_cli.gate import Checked
-from kldiv_cli.limits import Verdict
 from kldiv_cli.report.console import Format
 from kldiv_cli.report.gate import MARKDOWN_MARK, heading_of, markdown_file, render_checked
+from kldiv_cli.verdicts import Verdict
 
 FORMATS: Final[tuple[Format, ...]] = ("table", "plain", "md", "csv", "json", "jsonl")
 
