@@ -8,7 +8,6 @@ knows it for its own.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,15 +21,7 @@ from kldiv_cli.line_file import Line, LineFile, open_line_file, read_line_file
 from kldiv_cli.pair_result import PairResult
 from kldiv_cli.streams import printable
 
-__all__ = [
-    "JOURNAL_SCHEMA",
-    "InputStamp",
-    "Journal",
-    "JournalReader",
-    "open_journal",
-    "read_journal",
-    "stamp_of",
-]
+__all__ = ["JOURNAL_SCHEMA", "Journal", "JournalReader", "open_journal", "read_journal"]
 
 JOURNAL_SCHEMA: Final = "kldiv-journal/1"
 _FAMILY, _, _VERSION = JOURNAL_SCHEMA.partition("/")
@@ -38,49 +29,6 @@ _HEADER: Final = b'{"schema": "' + JOURNAL_SCHEMA.encode() + b'"}\n'
 _LONGEST_HEADER: Final = 1 << 12
 _LONGEST: Final = 60
 _Kind = TypeVar("_Kind", bound="JournalReader")
-
-
-# What must be the same
-
-
-class InputStamp(NamedTuple):
-    """One input: where it lies, and what tells it from what may lie there after a change."""
-
-    address: str
-    """With its dataset and selection."""
-    size: int | None = None
-    mtime_ns: int | None = None
-    etag: str | None = None
-    """Of a remote file."""
-
-
-def stamp_of(inputs: Mapping[str, InputStamp], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for a finished pair to hold: its inputs by their role, and the settings.
-
-    Settings are all that decides the numbers and the records, in values that JSON has, or nan and inf.
-
-    >>> stamp_of({"targets": InputStamp("p.npy", 128, 5)}, {"axis": -1, "ignore_value": math.nan})
-    {'inputs': {'targets': {'address': 'p.npy', 'size': 128, 'mtime_ns': 5}},
-     'settings': {'axis': -1, 'ignore_value': 'nan'}}
-    """
-    return {
-        "inputs": {
-            role: {name: value for name, value in stamp._asdict().items() if value is not None}
-            for role, stamp in inputs.items()
-        },
-        "settings": _without_nonfinite(dict(settings)),
-    }
-
-
-def _without_nonfinite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nonfinite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# The journal
 
 
 class _Place(NamedTuple):

@@ -10,12 +10,12 @@ from typing import NamedTuple, Self
 
 from kldiv_cli.batch import Progress, run_batch
 from kldiv_cli.batch_pair import BatchPair, is_written, replacing
-from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.claims import Claims
 from kldiv_cli.errors import OutputError
 from kldiv_cli.execution import Executor
 from kldiv_cli.journal import Journal, JournalReader
 from kldiv_cli.pair_result import PairResult
+from kldiv_cli.pair_stamps import Stamps
 from kldiv_cli.spec import Loss
 from kldiv_cli.spread import LIMIT
 

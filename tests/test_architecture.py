@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kldiv_cli",),
     ("report",),
     ("resume",),
-    ("batch_plan", "claims"),
+    ("batch_plan", "pair_stamps", "claims"),
     ("gate", "batch"),
     ("batch_small", "batch_large", "interleaving"),
     ("batch_worker",),

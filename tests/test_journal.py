@@ -21,16 +21,10 @@ import pytest
 
 from kldiv_cli.api import evaluate_to, open_inputs
 from kldiv_cli.errors import FormatError, OutputError
-from kldiv_cli.journal import (
-    JOURNAL_SCHEMA,
-    InputStamp,
-    Journal,
-    open_journal,
-    read_journal,
-    stamp_of,
-)
+from kldiv_cli.journal import JOURNAL_SCHEMA, Journal, open_journal, read_journal
 from kldiv_cli.journal_lines import result_from
 from kldiv_cli.pair_result import PairResult, result_of
+from kldiv_cli.pair_stamps import InputStamp, stamp_of
 from kldiv_cli.spec import resolve_spec
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, pipes and permissions of POSIX")
@@ -143,23 +137,6 @@ def test_a_second_run_adds_to_what_the_first_wrote(path: Path) -> None:
     first = written(path, small("a"))
     assert written(path, small("b")).startswith(first)
     assert finished(path, ["a", "b"]) == ["a", "b"]
-
-
-# Stamps
-
-
-def test_every_part_of_a_stamp_tells_runs_apart() -> None:
-    known = InputStamp("a.h5::/x[0:3]", 1, 2)
-    stamps = [
-        stamp_of({"predictions": known}, {"axis": 0}),
-        stamp_of({"targets": known}, {"axis": 0}),
-        stamp_of({"predictions": known}, {"axis": 1}),
-        *(
-            stamp_of({"predictions": known._replace(**change)}, {"axis": 0})
-            for change in ({"address": "a.h5::/x[0:4]"}, {"size": 2}, {"mtime_ns": 3}, {"etag": "e"})
-        ),
-    ]
-    assert len({json.dumps(stamp, allow_nan=False) for stamp in stamps}) == len(stamps)
 
 
 # Torn ends and damaged lines

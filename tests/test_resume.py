@@ -17,11 +17,11 @@ from dumps import pair_in, write_dump, write_pair
 from kldiv_cli import resume
 from kldiv_cli.batch import Begin
 from kldiv_cli.batch_pair import BatchPair, Outputs
-from kldiv_cli.batch_plan import Stamps
 from kldiv_cli.batch_summary import LossSummary
 from kldiv_cli.batch_totals import BatchTotals
 from kldiv_cli.execution import Threads
 from kldiv_cli.journal import open_journal
+from kldiv_cli.pair_stamps import Stamps
 from kldiv_cli.processes import Processes
 from kldiv_cli.report.batch import batch_lines
 from kldiv_cli.resume import is_finished, resume_batch

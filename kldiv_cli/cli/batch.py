@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from kldiv_cli.batch_pair import BatchPair, Outputs
-    from kldiv_cli.batch_plan import Stamps
     from kldiv_cli.cli.outlets import Outlets
     from kldiv_cli.execution import Executor
     from kldiv_cli.journal import Journal, JournalReader
     from kldiv_cli.pair_finder import PairSet
+    from kldiv_cli.pair_stamps import Stamps
     from kldiv_cli.reductions import Reduction
     from kldiv_cli.report.console import Format
     from kldiv_cli.spec import Spec
@@ -140,7 +140,8 @@ def _planned(found: PairSet, outputs: Outputs, beside: Mapping[str, str]) -> _Pl
     import numpy as np
 
     from kldiv_cli import __version__
-    from kldiv_cli.batch_plan import Stamps, common_spec, plan
+    from kldiv_cli.batch_plan import common_spec, plan
+    from kldiv_cli.pair_stamps import Stamps
 
     pairs = plan(found.pairs, outputs=outputs, beside=beside)
     stamps = Stamps(pairs, f"{__version__}, numpy {np.__version__}")
