@@ -176,7 +176,7 @@ class At:
         self.lines = lines
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> At | None:
-        if not frame.f_code.co_filename.endswith(("atomic.py", "sinks.py", "api.py", "contextlib.py")):
+        if not frame.f_code.co_filename.endswith(("atomic.py", "sinks.py", "api.py")):
             return None
         if event == "line":
             self.lines -= 1
