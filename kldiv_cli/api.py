@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from kldiv_cli.atomic import commit_all
 from kldiv_cli.budget import DEFAULT_RESOURCES, Resources
 from kldiv_cli.errors import UsageError
 from kldiv_cli.evaluation import Evaluation, evaluate_sources
@@ -369,8 +370,7 @@ def evaluate_to(
             sha256=sha256,
             totals=totals,
         )
-        for sink in (*of_elements, *of_distributions):
-            sink.commit(force=force)
+        commit_all((*of_elements, *of_distributions), force=force)
     return evaluations
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +14,10 @@ from kldiv_cli.errors import OutputError
 from kldiv_cli.urls import is_url, shown
 
 __all__ = [
+    "NewFile",
     "check_local",
     "check_place",
+    "commit_all",
     "explained",
     "new_temporary",
     "publish",
@@ -69,13 +72,82 @@ def check_local(address: str, option: str = "") -> None:
         raise OutputError(f"{where}: a URL, expected a file; write it here and copy it there")
 
 
+class NewFile(ABC):
+    """A file that is written beside its place and takes its name when it is finished.
+
+    `commit`, or `finish` and `publish`, is followed by `discard`, which removes what has no name by then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with explained(path):
+            self.temporary = new_temporary(path)
+            try:
+                self._begin()
+            except BaseException:
+                self.discard()
+                raise
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Open the temporary file to be written to."""
+
+    @abstractmethod
+    def _close(self, *, durable: bool) -> None:
+        """Close it, if `durable` with all that was written on the disk; it may be closed already."""
+
+    def commit(self, *, force: bool) -> None:
+        """Give the finished file its name, in one step; without `force` only if none has it by now.
+
+        Raises
+        ------
+        OutputError
+            It can't be written; what was there before still is.
+        """
+        self.finish()
+        self.publish(force=force)
+
+    def finish(self) -> None:
+        """See all of it onto the disk, after which little can go wrong; the errors are those of `commit`."""
+        with explained(self.path):
+            self._close(durable=True)
+
+    def publish(self, *, force: bool) -> None:
+        """Give it its name; the errors are those of `commit`."""
+        with explained(self.path):
+            publish(self.temporary, self.path, force=force)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has its name already."""
+        with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
+            self._close(durable=False)
+        remove_temporary(self.temporary)
+
+
+def commit_all(files: Sequence[NewFile], *, force: bool) -> None:
+    """Give all their names or, as far as that can be had, none of them."""
+    for file in files:
+        file.finish()
+    named: list[NewFile] = []
+    try:
+        for file in files:
+            file.publish(force=force)
+            named.append(file)
+    except BaseException:
+        # What they may have replaced with `force` is gone.
+        for file in () if force else named:
+            file.path.unlink(missing_ok=True)
+        raise
+
+
 def new_temporary(path: Path) -> Path:
-    """An empty file beside the one that it is to become."""
+    """An empty file beside the one that it is to become; a private one if it is to replace that."""
     temporary = path.parent / f".{path.name[:40]}.{os.urandom(8).hex()}.tmp"
+    mode = 0o600 if path.exists() else 0o666
     # Before it is there, for a signal may come at any moment.
     _unfinished.add(temporary)
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     except OSError:
         _unfinished.discard(temporary)
         raise
@@ -100,8 +172,12 @@ def remove_unfinished() -> None:
 
 
 def publish(temporary: Path, path: Path, *, force: bool) -> None:
-    """Give a finished file its name; without `force` only if none has it by now."""
-    os.chmod(temporary, _default_mode(path))
+    """Give a finished file its name; without `force` only if none has it by now.
+
+    It has the permissions of the one that it replaces, else those that the umask left it at first.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.chmod(temporary, path.stat().st_mode & 0o777)
     if force:
         os.replace(temporary, path)
     else:
@@ -140,15 +216,6 @@ def _rename_new(temporary: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise OutputError(f"{path}: exists by now; overwrite it with --force") from None
         os.replace(temporary, path)
-
-
-def _default_mode(path: Path) -> int:
-    """The permissions of the file that is replaced, else what the umask leaves."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
 
 
 def sync_directory(path: Path) -> None:

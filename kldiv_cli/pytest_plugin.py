@@ -123,7 +123,7 @@ class Gate:
         assert self._baseline is not None
         self._before = dict(self._baseline.pairs)
         place = check_output_text("kldiv-baseline", baseline.path, (), force=True)
-        write_text(place, baseline_text(baseline))
+        write_text(place, baseline_text(baseline), force=True)
 
 
 _GATE: Final = pytest.StashKey[Gate]()

@@ -5,12 +5,11 @@ Until `commit` the old file, if there was one, is untouched; a failure leaves no
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish, remove_temporary
+from kldiv_cli.atomic import NewFile, check_local, check_place, explained
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
@@ -27,41 +26,16 @@ __all__ = ["MapSink", "check_output", "file_of", "make_directory", "named_output
 _HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
 
 
-class MapSink(ABC):
+class MapSink(NewFile):
     """A file that becomes an array, written block by block from any thread."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.shape, self.dtype = path, shape, dtype
-        self.temporary = new_temporary(path)
-        try:
-            self._begin()
-        except BaseException:
-            self.discard()
-            raise
-
-    @abstractmethod
-    def _begin(self) -> None:
-        """Open the temporary file and lay the array out in it."""
+        self.shape, self.dtype = shape, dtype
+        super().__init__(path)
 
     @abstractmethod
     def write(self, block: Block, values: npt.NDArray[Any]) -> None:
         """Write one block."""
-
-    @abstractmethod
-    def _close(self, *, durable: bool) -> None:
-        """Close the temporary file, on the disk if `durable`."""
-
-    def commit(self, *, force: bool = True) -> None:
-        """Give the finished file its name, in one step; without `force` only if none has it by now."""
-        with explained(self.path):
-            self._close(durable=True)
-            publish(self.temporary, self.path, force=force)
-
-    def discard(self) -> None:
-        """Remove the temporary file."""
-        with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
-            self._close(durable=False)
-        remove_temporary(self.temporary)
 
 
 class NpyMap(MapSink):
@@ -188,11 +162,10 @@ def make_directory(address: str) -> None:
 
 
 def open_map(path: Path, dataset: str | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> MapSink:
-    """Begin a map; `MapSink.commit` or `MapSink.discard` must follow."""
-    with explained(path):
-        if dataset is None:
-            return NpyMap(path, shape, dtype)
-        return Hdf5Map(path, dataset, shape, dtype)
+    """Begin a map; `MapSink.discard` must follow."""
+    if dataset is None:
+        return NpyMap(path, shape, dtype)
+    return Hdf5Map(path, dataset, shape, dtype)
 
 
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kldiv_cli.atomic import check_local, check_place, explained, new_temporary, publish, remove_temporary
+from kldiv_cli.atomic import (
+    NewFile,
+    check_local,
+    check_place,
+    explained,
+    new_temporary,
+    remove_temporary,
+)
 
 __all__ = ["TextFile", "append_text", "check_output_text", "write_text"]
 
@@ -31,7 +37,7 @@ def check_output_text(
     return path
 
 
-def write_text(path: Path, contents: str, *, force: bool = True) -> None:
+def write_text(path: Path, contents: str, *, force: bool) -> None:
     """Write a file in one step; without `force` only where there is none.
 
     Raises
@@ -47,20 +53,12 @@ def write_text(path: Path, contents: str, *, force: bool = True) -> None:
         file.discard()
 
 
-class TextFile:
+class TextFile(NewFile):
     """A file that grows for as long as the work takes, and takes its name when it is finished."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with explained(path):
-            self.temporary = new_temporary(path)
-        try:
-            with explained(path):
-                # Closed by commit or discard.
-                self._file = open(self.temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-        except BaseException:
-            self.discard()
-            raise
+    def _begin(self) -> None:
+        # Closed by commit or discard.
+        self._file = open(self.temporary, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
 
     def write(self, text: str) -> None:
         """Add to it.
@@ -73,25 +71,11 @@ class TextFile:
         with explained(self.path):
             self._file.write(text)
 
-    def commit(self, *, force: bool = True) -> None:
-        """Give the file its name; without `force` only if none has it by now.
-
-        Raises
-        ------
-        OutputError
-            It can't be written; what was there before still is.
-        """
-        with explained(self.path):
+    def _close(self, *, durable: bool) -> None:
+        if durable:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._file.close()
-            publish(self.temporary, self.path, force=force)
-
-    def discard(self) -> None:
-        """Remove what was written, unless it has its name already."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            self._file.close()
-        remove_temporary(self.temporary)
+        self._file.close()
 
 
 def append_text(path: Path, contents: str) -> None:

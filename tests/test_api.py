@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import itertools
 import math
 import os
 import subprocess
@@ -221,6 +223,24 @@ def test_an_input_is_not_written_over(tmp_path: Path, files: dict[str, str]) -> 
 def test_a_failure_leaves_no_output_behind(tmp_path: Path) -> None:
     with pytest.raises(KldivError):
         evaluate([[2.0]], [[0.5]], loss="bce", output=tmp_path / "map.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "link"])
+def test_of_two_outputs_there_are_both_or_none(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second can't be brought onto the disk, or somebody else takes its name."""
+    step_before, calls = getattr(os, step), itertools.count()
+
+    def fails(*arguments: Any) -> None:
+        if next(calls) == 1:
+            raise OSError(errno.ENOSPC, "no space") if step == "fsync" else FileExistsError
+        step_before(*arguments)
+
+    monkeypatch.setattr(os, step, fails)
+    with pytest.raises(OutputError, match=r"^\S+rows\.npy: "):
+        evaluate(X, Y, output=tmp_path / "map.npy", distributions=tmp_path / "rows.npy")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -150,6 +150,21 @@ def test_a_new_file_has_the_permissions_that_the_umask_leaves(path: Path, umask:
 
 
 @posix
+def test_nobody_else_may_read_what_is_to_replace_a_file_before_it_has_its_permissions(path: Path) -> None:
+    path.touch(0o640)
+    assert stat.S_IMODE(new_temporary(path).stat().st_mode) == 0o600
+
+
+@posix
+def test_the_umask_of_the_process_which_threads_share_is_left_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "umask")
+    publish(new_temporary(path), path, force=False)
+    assert path.exists()
+
+
+@posix
 def test_a_directory_that_cannot_be_opened_or_synced_holds_the_file_all_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +209,7 @@ def write_map_to_hdf5(path: Path) -> None:
 
 
 def write_report(path: Path) -> None:
-    write_text(path, "text")
+    write_text(path, "text", force=True)
 
 
 def is_signalled(lines: int, work: Callable[[], None]) -> bool:

@@ -73,7 +73,7 @@ def test_blocks_in_any_order_and_from_threads_give_the_file_that_numpy_saves(
     array = np.asarray(rng.standard_normal(shape)).astype(dtype)
     sink = open_at(tmp_path / "map.npy", shape, dtype)
     write_all(sink, array, workers)
-    sink.commit()
+    sink.commit(force=True)
     np.save(tmp_path / "expected.npy", array)
     assert (tmp_path / "map.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
@@ -87,7 +87,7 @@ def test_blocks_in_any_order_and_from_threads_give_the_dataset(
     array = np.asarray(rng.standard_normal(shape)).astype(dtype)
     sink = open_at(tmp_path / "map.h5", shape, dtype)
     write_all(sink, array, workers)
-    sink.commit()
+    sink.commit(force=True)
     np.testing.assert_array_equal(load(tmp_path / "map.h5"), array, strict=True)
 
 
@@ -95,7 +95,7 @@ def test_values_are_written_in_the_dtype_of_the_sink(path: Path, rng: np.random.
     array = rng.standard_normal((5, 4))
     sink = open_at(path, (5, 4), "f4")
     write_all(sink, array)
-    sink.commit()
+    sink.commit(force=True)
     np.testing.assert_array_equal(load(path), array.astype("f4"), strict=True)
 
 
@@ -106,7 +106,7 @@ def test_blocks_that_are_not_contiguous_in_memory_are_written_right(
     sink = open_at(path, (10, 3))
     for first in range(0, 10, 4):
         sink.write((slice(first, min(first + 4, 10)), slice(0, 3)), array[::2, first : first + 4].T)
-    sink.commit()
+    sink.commit(force=True)
     np.testing.assert_array_equal(load(path), array[::2].T)
 
 
@@ -114,7 +114,7 @@ def test_a_dataset_may_be_named_and_lie_in_groups(tmp_path: Path) -> None:
     place, dataset = check_output(f"{tmp_path / 'map.h5'}::/losses/kl", [], force=False)
     sink = open_map(place, dataset, (2,), np.dtype("f8"))
     sink.write((slice(0, 2),), np.array([1.0, 2.0]))
-    sink.commit()
+    sink.commit(force=True)
     np.testing.assert_array_equal(load(tmp_path / "map.h5", "losses/kl"), [1.0, 2.0])
 
 
@@ -122,7 +122,7 @@ def test_the_old_output_is_untouched_until_commit(path: Path, sink: MapSink) -> 
     for block in blocks_of((5, 4)):
         sink.write(block, np.ones((5, 4))[block])
         assert path.read_bytes() == b"the old output"
-    sink.commit()
+    sink.commit(force=True)
     np.testing.assert_array_equal(load(path), np.ones((5, 4)))
 
 
@@ -130,7 +130,7 @@ def test_a_new_output_has_no_name_until_commit(path: Path) -> None:
     sink = open_at(path, (2,))
     sink.write((slice(0, 2),), np.zeros(2))
     assert not path.exists()
-    sink.commit()
+    sink.commit(force=True)
     assert path.exists()
 
 
@@ -139,7 +139,7 @@ def test_the_temporary_file_lies_beside_the_output_and_is_gone_after_commit(
 ) -> None:
     assert sink.temporary.parent == path.parent
     write_all(sink, np.ones((5, 4)))
-    sink.commit()
+    sink.commit(force=True)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -153,7 +153,7 @@ def test_a_discarded_sink_leaves_nothing_behind_but_the_old_output(path: Path, s
 
 def test_discarding_after_commit_keeps_the_output(path: Path, sink: MapSink) -> None:
     write_all(sink, np.ones((5, 4)))
-    sink.commit()
+    sink.commit(force=True)
     sink.discard()
     np.testing.assert_array_equal(load(path), np.ones((5, 4)))
 
@@ -163,7 +163,7 @@ def test_discarding_after_commit_keeps_the_output(path: Path, sink: MapSink) -> 
 def test_the_permissions_of_the_old_output_are_kept(path: Path, sink: MapSink, mode: int) -> None:
     path.chmod(mode)
     write_all(sink, np.ones((5, 4)))
-    sink.commit()
+    sink.commit(force=True)
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
@@ -174,7 +174,7 @@ def test_a_new_output_has_the_permissions_that_the_umask_leaves(path: Path, umas
     try:
         sink = open_at(path, (2,))
         sink.write((slice(0, 2),), np.zeros(2))
-        sink.commit()
+        sink.commit(force=True)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
@@ -188,7 +188,7 @@ def test_a_symbolic_link_stays_one_and_its_target_is_replaced(path: Path, tmp_pa
     path.symlink_to(target)
     sink = open_at(path, (2,))
     sink.write((slice(0, 2),), np.ones(2))
-    sink.commit()
+    sink.commit(force=True)
     assert path.is_symlink()
     np.testing.assert_array_equal(load(target), [1.0, 1.0])
 
@@ -246,7 +246,7 @@ def test_an_odd_dataset_name_is_written_or_an_error_of_ours_that_leaves_nothing(
         assert list(tmp_path.iterdir()) == []
         return
     sink.write((slice(0, 2),), np.ones(2))
-    sink.commit()
+    sink.commit(force=True)
     assert [file.name for file in tmp_path.iterdir()] == ["map.h5"]
 
 
@@ -264,7 +264,7 @@ def write_ones(path: Path, length: int) -> None:
     sink = open_at(path, (length,))
     try:
         sink.write((slice(0, length),), np.ones(length))
-        sink.commit()
+        sink.commit(force=True)
     finally:
         sink.discard()
 

@@ -55,7 +55,7 @@ def shut() -> Iterator[Path]:
 
 @pytest.mark.parametrize("text", ["", "a\nb\n", "é日😀\n", "a\r\nb\rc"])
 def test_the_text_is_written_in_utf8_and_no_line_ending_is_changed(path: Path, text: str) -> None:
-    write_text(path, text)
+    write_text(path, text, force=True)
     assert path.read_bytes() == text.encode()
     assert list(path.parent.iterdir()) == [path]
 
@@ -66,7 +66,7 @@ def test_a_text_that_does_not_fit_leaves_the_old_file_and_nothing_else(path: Pat
     with pytest.raises(
         OutputError, match=r"kldiv.json: File too large, nothing was written there; make room, "
     ):
-        write_text(path, "x" * 100_000)
+        write_text(path, "x" * 100_000, force=True)
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 
@@ -82,7 +82,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_nothing_else(
     path.write_text("old")
     monkeypatch.setattr(step, fail)
     with pytest.raises((OutputError, KeyboardInterrupt)):
-        write_text(path, "new")
+        write_text(path, "new", force=True)
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 
@@ -106,7 +106,7 @@ def run(arguments):
     from pathlib import Path
     from kldiv_cli.text_sinks import write_text
     os.{step} = killed
-    write_text(Path({str(path)!r}), "new")
+    write_text(Path({str(path)!r}), "new", force=True)
 
 entry._run = run
 sys.exit(entry.main(["baseline"]))
@@ -119,7 +119,7 @@ sys.exit(entry.main(["baseline"]))
 
 def test_text_that_is_no_unicode_is_an_output_error(path: Path) -> None:
     with pytest.raises(OutputError, match="nothing was written there"):
-        write_text(path, "\udc80")
+        write_text(path, "\udc80", force=True)
     assert list(path.parent.iterdir()) == []
 
 

@@ -118,7 +118,7 @@ class Reports:
 def _write(report: _Report, results: Sequence[Checked]) -> None:
     from kldiv_cli.text_sinks import write_text
 
-    write_text(Path(os.path.realpath(report.address)), report.render(results))
+    write_text(Path(os.path.realpath(report.address)), report.render(results), force=True)
 
 
 def _size(path: str) -> int:

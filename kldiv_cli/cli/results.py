@@ -117,7 +117,8 @@ class _Parquet(Results):
     def finish(self, summary: BatchSummary) -> None:
         from kldiv_cli.report.batch import summary_text
 
-        self._file.commit({"kldiv": summary_text(summary)}, force=self._force)
+        self._file.describe({"kldiv": summary_text(summary)})
+        self._file.commit(force=self._force)
 
     def discard(self) -> None:
         self._file.discard()
