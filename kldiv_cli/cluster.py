@@ -96,7 +96,7 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, which forgets what it was asked."""
-        with contextlib.suppress(OSError, TimeoutError):
+        with contextlib.suppress(OSError):
             self._client.close(timeout=_FAREWELL)
 
     def run(
@@ -108,13 +108,14 @@ class Cluster:
         told: Callable[[Task], None] | None = None,
         failed: Callable[[Task, Exception], Result] | None = None,
     ) -> Iterator[Result]:
-        if self._aborted:
-            raise WorkerDied(f"{self._where}: the computation has ended")
         # What is merged is lost together.
         together = merge is not None and failed is None
         run = ClusterRun(self._client, self.workers, self._where, together, failed)
         self._runs.add(run)
         try:
+            # Who aborts before this is seen here, and who does later cancels the run.
+            if self._aborted:
+                raise WorkerDied(f"{self._where}: the computation has ended")
             run.begin(dumped(make_worker), dumped(merge))
             yield from run.results(iter(tasks), told or (lambda task: None))
         except BaseException:

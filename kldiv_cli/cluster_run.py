@@ -110,7 +110,7 @@ class ClusterRun:
         with self._lock:
             self._cancelled = True
             known = [list(futures) for futures in self._known.values()]
-        with contextlib.suppress(OSError, TimeoutError):
+        with contextlib.suppress(OSError):
             # All at once the scheduler fails over a task that we let go of and that others are made of.
             for futures in known:
                 self._client.cancel(futures)

@@ -120,6 +120,9 @@ class JournalReader:
             self._take(line)
 
     def _take(self, line: Line) -> None:
+        if line.contents == b"\n":
+            # It was to end a line that was whole after all.
+            return
         entry, end = entry_of(line.contents), line.offset + len(line.contents)
         if entry is not None:
             self._note(entry, _Place(line.offset, len(line.contents)))
@@ -165,7 +168,7 @@ class Journal(JournalReader):
         return (*super().notes, unlocked)
 
     def add(self, result: PairResult, stamp: Mapping[str, Any]) -> None:
-        """Write a pair down, instead of what may be there of it; once this returns, no crash undoes it.
+        """Write a pair down, instead of what may be there of it; no death of this process undoes that.
 
         Raises
         ------

@@ -58,10 +58,6 @@ class LineFile:
         self._synced = time.monotonic()
         _open_files.add(self)
 
-    @property
-    def size(self) -> int:
-        return os.fstat(self._descriptor).st_size
-
     def append(self, line: bytes) -> int:
         """Add a line, which ends in a newline, in one write where the system takes it; return its offset.
 

@@ -40,8 +40,8 @@ def companions_of(options: Mapping[str, Any]) -> dict[str, Written]:
     }
 
 
-def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairSet:
-    """What was found, if everything has a partner or need not have one, and if there is a pair at all.
+def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> None:
+    """Refuse what was found if there is no pair at all, or something that must have a partner and has none.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def check_matched(where: str, found: PairSet, *, allow_unmatched: bool) -> PairS
         The first few that have none are named.
     """
     if found.pairs and (allow_unmatched or not found.unmatched):
-        return found
+        return
     lacking = {role: [one.address for one in found.unmatched if one.role == role] for role in _LACKING}
     problems = [f"{_LACKING[role]} {named(addresses)}" for role, addresses in lacking.items() if addresses]
     if not found.pairs:

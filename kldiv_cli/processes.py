@@ -193,8 +193,9 @@ class _Process:
     """One process; one thread at a time may call it."""
 
     def __init__(self) -> None:
-        # It may be imported from wherever this process has it from.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from kldiv_cli.process_worker import serve; serve()"
+        # It may be imported from wherever this process has it from; imports pass over what is no text.
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        code = f"import sys; sys.path[:] = {path!r}; from kldiv_cli.process_worker import serve; serve()"
         # A terminal's interrupt is for this process alone, which tells the others what to do.
         windows = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         apart: dict[str, Any] = {"creationflags": windows} if windows else {"process_group": 0}

@@ -182,7 +182,7 @@ def test_a_damaged_line_in_the_middle_is_skipped_and_counted_and_stays(path: Pat
         assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("line", [b"", b"\0\0", b"{}", b'"a"', b"[" * 100_000, b'{"crc32":"00000000",}'])
+@pytest.mark.parametrize("line", [b"\0\0", b"{}", b'"a"', b"[" * 100_000, b'{"crc32":"00000000",}'])
 def test_any_line_that_was_not_written_by_a_journal_is_a_damaged_one(path: Path, line: bytes) -> None:
     first, rest = written(path, small("a"), small("b")).split(b"\n", 1)
     path.write_bytes(first + b"\n" + line + b"\n" + rest)
@@ -467,6 +467,24 @@ def test_a_line_that_does_not_fit_is_an_error_and_what_was_there_stays(path: Pat
         assert path.stat().st_size == 1 << 16
     assert finished(path, [*names, f"pair{len(names)}"]) == names
     assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_signal_behind_a_whole_line_damages_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def signalled(descriptor: int, contents: Any) -> int:
+        write(descriptor, contents)
+        raise KeyboardInterrupt
+
+    with open_journal(str(path)) as journal:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", signalled)
+            with pytest.raises(KeyboardInterrupt):
+                journal.add(small("a"), STAMP)
+        journal.add(small("b"), STAMP)
+    with open_journal(str(path)) as journal:
+        assert journal.notes == ()
+        assert [journal.finished(n, STAMP) is not None for n in "ab"] == [True, True]
 
 
 def test_a_line_after_one_that_failed_begins_on_a_line_of_its_own(

@@ -384,6 +384,12 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) 
     assert not any(map(is_running, pids))
 
 
+def test_what_is_no_text_among_the_places_of_modules_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [Path(__file__).parent, *sys.path])
+    with Processes(1) as pool:
+        assert len(list(pool.run(range(3), partial(slow, 0)))) == 3
+
+
 # Jobs
 
 

@@ -39,6 +39,7 @@ from kldiv_cli.batch import run_batch
 from kldiv_cli.batch_pair import BatchPair, with_files
 from kldiv_cli.budget import Resources
 from kldiv_cli.cluster import Cluster, connect
+from kldiv_cli.cluster_run import ClusterRun
 from kldiv_cli.errors import ClusterGone, InputChanged, InputError, InputNotFound, UsageError, WorkerDied
 from kldiv_cli.spec import resolve_spec
 
@@ -983,6 +984,18 @@ def test_a_task_that_kills_its_worker_costs_no_other(tmp_path: Path) -> None:
     (lost,) = [result for result in results if isinstance(result, str)]
     assert "died over the same blocks" in lost
     assert sorted(set(results) - {lost}) == [2 * task for task in range(12) if task != 5]
+
+
+def test_a_run_that_begins_while_all_is_ended_ends_too(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect(dask.address) as cluster:
+
+        def aborting(*arguments: Any) -> ClusterRun:
+            cluster.abort()
+            return ClusterRun(*arguments)
+
+        monkeypatch.setattr("kldiv_cli.cluster.ClusterRun", aborting)
+        with pytest.raises(WorkerDied, match="has ended"):
+            list(cluster.run(range(3), cluster_tasks.doubled))
 
 
 def test_the_lines_of_the_readme_start_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
