@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from kldiv_cli.errors import OutputError
+from kldiv_cli.streams import one_line
 from kldiv_cli.urls import is_url, shown
 
 __all__ = [
@@ -194,7 +195,7 @@ def explained(path: Path, rest: str = "nothing was written there") -> Iterator[N
         raise
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else " ".join(str(error).split())
+        reason = os.strerror(number) if number else one_line(error)
         remedy = _REMEDIES.get(number or 0, _ELSEWHERE)
         raise OutputError(f"{path}: {reason}, {rest}; {remedy}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,6 +22,8 @@ __all__ = ["PAIR", "common_spec", "plan"]
 
 PAIR: Final = "{pair}"
 """In the address of an output, the name of the pair."""
+_CASELESS: Final = sys.platform in ("win32", "darwin")
+"""Names that differ in case alone are those of one file there, unless a disk was made otherwise."""
 
 
 def plan(
@@ -142,7 +145,14 @@ def _parts(path: str) -> list[str]:
 def _check_apart(pairs: Sequence[BatchPair], beside: Mapping[str, str]) -> None:
     """Refuse to write over what another pair reads or writes, or the run itself."""
     place_of = _places()
-    taken = {place_of(address): f"the {called} {address}" for called, address in beside.items()}
+    taken: dict[str, str] = {}
+    for called, address in beside.items():
+        place = place_of(address)
+        if place in taken:
+            raise UsageError(
+                f"{called} {address}: the {taken[place]} too, expected another file; choose another name"
+            )
+        taken[place] = called
     written: dict[str, str] = {}
     for pair in pairs:
         for address in pair.outputs.addresses:
@@ -150,7 +160,7 @@ def _check_apart(pairs: Sequence[BatchPair], beside: Mapping[str, str]) -> None:
             if place in written or place in taken:
                 raise UsageError(
                     f"pair {pair.name!r}: {address} is written to twice, also as "
-                    f"{written.get(place) or taken[place]}; choose other names"
+                    f"{written.get(place) or f'the {taken[place]}'}; choose other names"
                 )
             written[place] = address
     if not written:
@@ -169,6 +179,7 @@ def _places() -> Callable[[str], str]:
     def place_of(path: str) -> str:
         head, tail = os.path.split(path)
         place = os.path.join(directory(head), tail)
-        return os.path.realpath(place) if os.path.islink(place) else place
+        place = os.path.realpath(place) if os.path.islink(place) else place
+        return place.casefold() if _CASELESS else place
 
     return place_of

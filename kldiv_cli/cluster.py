@@ -15,11 +15,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from kldiv_cli.cluster_probe import check_scheduler, one_line
+from kldiv_cli.cluster_probe import check_scheduler
 from kldiv_cli.cluster_run import ClusterRun
 from kldiv_cli.cluster_worker import check_alike, dumped, versions
 from kldiv_cli.errors import UsageError, WorkerDied
 from kldiv_cli.execution import MakeWorker
+from kldiv_cli.streams import one_line
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from kldiv_cli.errors import UsageError
+from kldiv_cli.streams import one_line
 
-__all__ = ["check_scheduler", "one_line"]
+__all__ = ["check_scheduler"]
 
 _CERTIFICATES: Final = ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY")
 
@@ -40,10 +41,6 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     # A notebook runs its cells inside a loop, and a thread has one loop at a time.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _its_scheduler(identity: Any) -> str:

@@ -15,11 +15,12 @@ from kldiv_cli.pair_files import Unmatched, listable, named, without_suffix
 from kldiv_cli.pair_names import tell_apart
 from kldiv_cli.pair_set import PairSet, companions_of
 from kldiv_cli.placeholders import PATH, STEM, check_known, filled
+from kldiv_cli.sinks import HDF5_ENDINGS
 from kldiv_cli.streams import printable
 
 __all__ = ["pairs_of_directories"]
 
-_SUFFIXES: Final = frozenset({".npy", ".npz", ".h5", ".hdf5", ".hdf", ".he5", ".zarr"})
+_SUFFIXES: Final = frozenset({".npy", ".npz", *HDF5_ENDINGS, ".zarr"})
 
 
 class _Dump(NamedTuple):

@@ -30,6 +30,7 @@ from kldiv_cli.pair_groups import pairs_of_datasets, pairs_of_groups
 from kldiv_cli.pair_set import PairSet, check_matched, companions_of, named_apart
 from kldiv_cli.pair_table import read_pair_table
 from kldiv_cli.placeholders import check_known
+from kldiv_cli.sinks import HDF5_ENDINGS
 from kldiv_cli.streams import printable
 from kldiv_cli.suite import read_suite
 from kldiv_cli.table_rows import STDIN, TABLES
@@ -38,7 +39,6 @@ from kldiv_cli.urls import is_url, shown
 __all__ = ["PairSet", "find_pair_set"]
 
 _SUITE: Final = ".toml"
-_HDF5: Final = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
 
 
 class _Given(NamedTuple):
@@ -184,7 +184,7 @@ def _by_options(given: _Given) -> tuple[str, str]:
 
 def _no_second(first: str) -> UsageError:
     remedy = "give the targets behind it"
-    if _suffix(first) in _HDF5:
+    if _suffix(first) in HDF5_ENDINGS:
         remedy += ", or --group-by PATTERN with --predictions NAME and --targets NAME"
     elif is_directory(first):
         remedy = "give the directory of the targets behind it"

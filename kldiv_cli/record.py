@@ -23,6 +23,7 @@ __all__ = [
     "input_record",
     "number_in",
     "split_groups",
+    "split_record",
     "statistics_record",
     "value_at",
     "without_nonfinite",
@@ -78,10 +79,7 @@ def evaluation_record(
     if evaluation.settings.worst:
         record["worst"] = [worst._asdict() for worst in evaluation.worst]
     if evaluation.by_target is not None:
-        record["by_target"] = {
-            name: {"count": group.count, "mean": group.mean}
-            for name, group in split_groups(evaluation.by_target)
-        }
+        record["by_target"] = split_record(evaluation.by_target)
     record["findings"] = [asdict(finding) for finding in evaluation.findings]
     if view is not None:
         record["map"] = _map(view)
@@ -101,6 +99,11 @@ def statistics_record(statistics: Statistics) -> dict[str, Any]:
     percentiles, maximum, exact = (record.pop(name) for name in ("percentiles", "maximum", "exact"))
     record |= {**percentiles, "maximum": maximum, "exact": exact}
     return record if blocks is None else {**record, "blocks": blocks._asdict()}
+
+
+def split_record(split: TargetSplit) -> dict[str, Any]:
+    """The count and the mean of each group, by its name."""
+    return {name: {"count": group.count, "mean": group.mean} for name, group in split_groups(split)}
 
 
 def split_groups(split: TargetSplit) -> list[tuple[str, Any]]:

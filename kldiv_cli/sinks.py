@@ -21,9 +21,9 @@ from kldiv_cli.atomic import NewFile, check_local, check_place, explained
 from kldiv_cli.blocks import Block, block_shape, contiguous_from, run_starts
 from kldiv_cli.errors import UsageError
 
-__all__ = ["MapSink", "check_output", "file_of", "make_directory", "named_output", "open_map"]
+__all__ = ["HDF5_ENDINGS", "MapSink", "check_output", "file_of", "make_directory", "named_output", "open_map"]
 
-_HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
+HDF5_ENDINGS: Final = (".h5", ".hdf5", ".hdf", ".he5")
 
 
 class MapSink(NewFile):
@@ -134,7 +134,7 @@ def named_output(address: str, option: str = "output") -> tuple[Path, str | None
     name, separator, dataset = address.partition("::")
     if name.lower().endswith(".npy") and not separator:
         path, inner = Path(name), None
-    elif name.lower().endswith(_HDF5_ENDINGS):
+    elif name.lower().endswith(HDF5_ENDINGS):
         path, inner = Path(name), dataset.strip("/") or "map"
         if "[" in inner or "]" in inner or not {".", ".."}.isdisjoint(inner.split("/")):
             raise UsageError(f"{option} {address}: {inner!r} is no name for a dataset; choose one like /map")

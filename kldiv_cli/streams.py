@@ -12,7 +12,7 @@ from typing import Final
 
 from kldiv_cli.errors import OutputError
 
-__all__ = ["ClosedPipe", "Stdout", "abandon_stdout", "excerpt", "harmless", "printable", "say"]
+__all__ = ["ClosedPipe", "Stdout", "abandon_stdout", "excerpt", "harmless", "one_line", "printable", "say"]
 
 _COMMAND: Final = re.compile(r"(?<![^\r\n])(?P<blanks>[^\S\r\n]*):(?=:)|(?P<marks>##\w*)\[")
 """``::`` at the beginning of a line, ``##[`` and ``##vso[`` anywhere."""
@@ -62,6 +62,11 @@ def say(text: str, *, command: bool = False) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text if command else harmless(text)}\n")
         sys.stderr.flush()
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def printable(text: str) -> str:

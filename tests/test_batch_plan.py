@@ -136,8 +136,19 @@ def test_what_the_run_itself_writes_is_no_file_of_a_pair(
     ):
         with pytest.raises(UsageError) as caught:
             plan([pair("b"), pair("a")], outputs=outputs, beside={"results": "r.csv", "journal": beside})
-        assert "a.npy is written to twice, also as the journal " in str(caught.value)
+        assert "a.npy is written to twice, also as the journal; " in str(caught.value)
         assert plan([pair("b")], outputs=outputs, beside={"journal": beside})
+
+
+def test_names_that_differ_in_case_are_one_file_where_the_system_takes_them_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outputs = Outputs(output="m/{pair}.npy")
+    monkeypatch.setattr("kldiv_cli.batch_plan._CASELESS", False)
+    assert len(plan([pair("layer"), pair("Layer")], outputs=outputs)) == 2
+    monkeypatch.setattr("kldiv_cli.batch_plan._CASELESS", True)
+    with pytest.raises(UsageError, match=r"m/Layer\.npy is written to twice, also as m/layer\.npy"):
+        plan([pair("layer"), pair("Layer")], outputs=outputs)
 
 
 def test_two_names_that_are_one_path_are_refused() -> None:

@@ -463,7 +463,7 @@ def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> Non
         ),
         (
             ["--distributions", "{pair}.npy", "--journal", "b.npy", "--force"],
-            "pair 'b': b.npy is written to twice, also as the journal b.npy",
+            "pair 'b': b.npy is written to twice, also as the journal;",
         ),
         (["--output", "{stem}-{pair}.npy"], "--output {stem}-{pair}.npy: has {stem}, expected {pair} there"),
         (["--output-dtype", "float32"], "--output-dtype: needs an output; "),
@@ -695,7 +695,7 @@ def test_results_that_were_never_written_are_none_of_the_journals(
         raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr("kldiv_cli.text_sinks.publish", full)
+        patched.setattr("kldiv_cli.atomic.publish", full)
         assert "No space left on device" in batch(*line).err
     (dump / "r.csv").write_text("a user's own")
     assert "--results r.csv: exists; overwrite it with --force" in refused(batch(*line))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -107,7 +106,6 @@ def batch(
     executor = _executor(plan, workers, memory, scheduler)
     # Of a suite or a table nothing must be written over the list itself.
     inputs = [*filter(None, (first, second)), *(address for pair in plan.pairs for address in pair.inputs)]
-    _check_apart(journal, results)
     _tell_unmatched(found)
     if dry_run:
         return _show(plan, journal, inputs, shown)
@@ -174,12 +172,6 @@ def _outputs(
             "output_dtype: needs an output; add --output FILE or --distributions FILE, or drop it"
         )
     return Outputs(output, distributions, dtype, force and written)
-
-
-def _check_apart(journal: str | None, results: str | None) -> None:
-    """Refuse one file for both."""
-    if None not in (journal, results) and os.path.realpath(str(journal)) == os.path.realpath(str(results)):
-        raise UsageError(f"results {results}: the journal too, expected another file; choose another name")
 
 
 def _tell_unmatched(found: PairSet) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from kldiv_cli.batch_summary import BatchSummary, LossSummary
 from kldiv_cli.pair_result import PairResult
-from kldiv_cli.record import SCALARS, split_groups, statistics_record, value_at
+from kldiv_cli.record import SCALARS, split_record, statistics_record, value_at
 from kldiv_cli.reductions import Reduction
 from kldiv_cli.spec import Spec
 from kldiv_cli.statistics import percentile_name
@@ -132,9 +132,7 @@ def micro_record(loss: LossSummary) -> dict[str, Any]:
     if loss.top1 is not None:
         record["top1"] = loss.top1._asdict()
     if loss.by_target is not None:
-        record["by_target"] = {
-            name: {"count": group.count, "mean": group.mean} for name, group in split_groups(loss.by_target)
-        }
+        record["by_target"] = split_record(loss.by_target)
     return record
 
 

@@ -23,6 +23,7 @@ from kldiv_cli.sources.hdf5_names import external_remedy, find_dataset
 from kldiv_cli.sources.raw import RawSource
 from kldiv_cli.sources.readable import File
 from kldiv_cli.sources.regular import RegularFile
+from kldiv_cli.streams import one_line
 
 __all__ = ["FAULTS", "Hdf5Source", "open_container", "open_hdf5", "reason_of"]
 
@@ -166,7 +167,7 @@ def open_container(file: File, chunk_cache: int = SMALLEST_CACHE) -> h5py.File:
 
 
 def reason_of(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if ("filter" in text and "not registered" in text) or "required filter" in text:
         return f"{text}; install hdf5plugin and import it, or store it with gzip"
     return text
