@@ -266,7 +266,7 @@ def test_a_baseline_that_came_at_the_last_moment_is_not_overwritten(
         path.write_text("another's")
         publish(temporary, path, force=force)
 
-    monkeypatch.setattr("kldiv_cli.text_sinks.publish", late)
+    monkeypatch.setattr("kldiv_cli.atomic.publish", late)
     assert "b.json: exists by now" in error(kldiv("baseline", "record", *PAIR))
     assert Path("b.json").read_text() == "another's"
 
