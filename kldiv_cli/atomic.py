@@ -1,4 +1,7 @@
-"""Files that take their name in one step: until then the old one, if there was one, is untouched."""
+"""Files that take their name in one step: until then the old one, if there was one, is untouched.
+
+A failure or a signal leaves nothing else behind, but for what kills a process outright.
+"""
 
 from __future__ import annotations
 

@@ -113,7 +113,11 @@ class _Written:
 
 
 class _Thinning:
-    """Leaves values out once there are more than totals keep: a journal would hold them for nothing."""
+    """Leaves values out once there are more than totals keep: a journal would hold them for nothing.
+
+    Whose these are is a matter of who was done first. It shows only in a later run of so few of the pairs
+    that it would keep every value: its percentiles come from a histogram then, and say so.
+    """
 
     def __init__(self, pairs: Iterable[BatchPair]) -> None:
         self._limit = LIMIT // max(1, len({loss for pair in pairs for loss in pair.spec.losses}))

@@ -1,7 +1,4 @@
-"""Where results go: maps to .npy and HDF5, through a temporary file that takes the name at the end.
-
-Until `commit` the old file, if there was one, is untouched; a failure leaves nothing behind.
-"""
+"""Where results go: maps to .npy and HDF5, which take their names when they are finished."""
 
 from __future__ import annotations
 
