@@ -9,14 +9,13 @@ import pickle
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from functools import reduce
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from kldiv_cli.errors import UsageError
+from kldiv_cli.errors import UsageError, sendable
 from kldiv_cli.sources.arrival import a_worker, work_for_others
 
 __all__ = [
@@ -101,20 +100,11 @@ class TaskFailed(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> TaskFailed:
-        text = "".join(traceback.format_exception(error))
-        try:
-            contents = dumped((type(error), error.args, text))
-            pickle.loads(contents)  # noqa: S301 - our own
-            type(error)(*error.args)
-        except Exception:  # noqa: BLE001 - whatever an error's own class does there
-            contents = dumped((RuntimeError, (text,), text))
-        return cls(repr(error)[:_SUMMARY], contents)
+        return cls(repr(error)[:_SUMMARY], dumped(sendable(error)))
 
     def error(self) -> BaseException:
         """The error itself, and as a note where it was raised."""
-        kind, arguments, text = pickle.loads(self.args[1])  # noqa: S301 - from the user's cluster
-        error: BaseException = kind(*arguments)
-        error.add_note(text)
+        error: BaseException = pickle.loads(self.args[1])  # noqa: S301 - from the user's cluster
         return error
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "ShapeMismatch",
     "UsageError",
     "WorkerDied",
+    "sendable",
 ]
 
 
@@ -87,3 +88,17 @@ class WorkerDied(KldivError):
 
 class ClusterGone(WorkerDied):
     """A cluster that computed has no workers any more, or can't be reached."""
+
+
+def sendable(error: BaseException) -> BaseException:
+    """The error with a note that tells where it was raised; its text alone if it can't be pickled."""
+    import pickle
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    error.add_note(text)
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever an error's own class does there
+        return RuntimeError(text)
+    return error

@@ -7,10 +7,11 @@ import os
 import pickle
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import IO, Any, Final
+
+from kldiv_cli.errors import sendable
 
 __all__ = ["read_frame", "serve", "write_frame"]
 
@@ -104,15 +105,4 @@ def _answer(request: bytes, workers: dict[int, Callable[[Any], Any]]) -> bytes:
     except _Dismissed:
         raise
     except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
-        return pickle.dumps((None, _sendable(error), tuple(workers)), pickle.HIGHEST_PROTOCOL)
-
-
-def _sendable(error: BaseException) -> BaseException:
-    """The error with where it was raised, or one with its text if it can't be sent."""
-    text = "".join(traceback.format_exception(error))
-    error.add_note(text)
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever an error's own class does there
-        return RuntimeError(text)
-    return error
+        return pickle.dumps((None, sendable(error), tuple(workers)), pickle.HIGHEST_PROTOCOL)
