@@ -15,10 +15,8 @@ from kldiv_cli.batch_large import spread_out
 from kldiv_cli.batch_pair import BatchPair
 from kldiv_cli.batch_small import bundled
 from kldiv_cli.batch_worker import Progress
-from kldiv_cli.budget import DEFAULT_MEMORY, least_memory
-from kldiv_cli.errors import UsageError
+from kldiv_cli.budget import DEFAULT_MEMORY, check_memory, least_memory
 from kldiv_cli.execution import Executor, available_workers
-from kldiv_cli.findings import counted
 from kldiv_cli.interleaving import interleaved
 from kldiv_cli.pair_result import PairResult
 
@@ -78,11 +76,7 @@ def workers_within(pairs: Iterable[BatchPair], workers: int | None, memory: int 
     least = _least(pairs)
     if memory is None:
         return workers or available_workers()
-    if memory < least * (workers or 1):
-        raise UsageError(
-            f"memory {memory} bytes: expected at least {least * (workers or 1)} for "
-            f"{counted(workers or 1, 'worker')}; give more, or take fewer --workers"
-        )
+    check_memory(memory, least, workers)
     return workers or min(available_workers(), memory // least)
 
 

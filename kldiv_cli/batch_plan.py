@@ -76,7 +76,10 @@ def _planned(pair: Pair, outputs: Outputs, specs: dict[str, Spec]) -> BatchPair:
                 distributions=outputs.distributions is not None,
             )
         except UsageError as error:
-            raise UsageError(f"{pair.where or f'pair {pair.name!r}'}: {error}") from None
+            if not pair.where:
+                # It says the same of all that have no options of their own.
+                raise
+            raise UsageError(f"{pair.where}: {error}") from None
     return BatchPair(
         name=pair.name,
         predictions=pair.predictions,
@@ -99,6 +102,10 @@ def _filled(template: str | None, name: str) -> str | None:
 
 
 def _check_outputs(outputs: Outputs, pairs: int) -> None:
+    if outputs.output is not None and outputs.output == outputs.distributions:
+        raise UsageError(
+            f"distributions {outputs.distributions}: is the file of --output too; choose another name"
+        )
     for option, address in (("output", outputs.output), ("distributions", outputs.distributions)):
         if address is None:
             continue

@@ -19,6 +19,7 @@ __all__ = [
     "Budget",
     "Resources",
     "budget_of",
+    "check_memory",
     "layout_of",
     "least_memory",
 ]
@@ -109,6 +110,26 @@ def least_memory(inputs: int) -> int:
     return _least(2 * _WIDEST * inputs + 8)
 
 
+def check_memory(memory: int, least: int, workers: int | None, whom: str = "one worker") -> None:
+    """Refuse less memory than so many workers take, or the one that there must be, who is called `whom`.
+
+    Raises
+    ------
+    UsageError
+        With what they take, in bytes and rounded up to what is easier to write.
+    """
+    needed = least * (workers or 1)
+    if memory >= needed:
+        return
+    takers, remedy = whom, "give more"
+    if workers is not None and workers > 1:
+        takers, remedy = f"{workers} workers", "give more, or take fewer --workers"
+    raise UsageError(
+        f"memory {memory} bytes: expected at least {needed} ({math.ceil(10 * needed / (1 << 20)) / 10:g}MiB) "
+        f"for {takers}; {remedy}"
+    )
+
+
 def _least(per_element: int) -> int:
     return _BUFFERS * 8 * PIECE + per_element * _SMALLEST_BLOCK
 
@@ -123,7 +144,8 @@ def _shares(resources: Resources, least: int) -> tuple[int, int]:
     if memory is None:
         workers = workers or min(available_workers(), DEFAULT_MEMORY // least)
         return workers, max(DEFAULT_MEMORY, workers * least)
-    if memory < least * (workers or 1):
-        many = f" for {workers} workers" if workers else ""
-        raise UsageError(f"memory {memory} bytes: expected at least {least * (workers or 1)}{many}")
+    if resources.executor is not None and not resources.executor.here:
+        check_memory(memory // resources.executor.workers, least, None, "each thread of the cluster")
+    else:
+        check_memory(memory, least, workers)
     return workers or min(available_workers(), memory // least), memory

@@ -248,7 +248,7 @@ class ClusterRun:
             raise self._gone() from None
 
     def _gone(self) -> ClusterGone:
-        return ClusterGone(f"{self._where}: is gone, and with it what was computed; run again")
+        return ClusterGone(f"{self._where}: is gone, and with it what was under way there; run again")
 
 
 def _is_done(answer: concurrent.futures.Future[Any]) -> bool:

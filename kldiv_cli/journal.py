@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from kldiv_cli.atomic import check_place, explained
+from kldiv_cli.atomic import check_local, check_place, explained
 from kldiv_cli.errors import FormatError
 from kldiv_cli.journal_lines import BEGUN, canonical, entry_of, line_of, parts_of, result_from
 from kldiv_cli.line_file import Line, LineFile, open_line_file, read_line_file
@@ -230,6 +230,7 @@ def read_journal(address: str, inputs: Iterable[str] = ()) -> JournalReader | No
 
 def _checked(address: str, inputs: Iterable[str]) -> Path:
     """Where a journal lies."""
+    check_local(address, "journal")
     with explained(Path(address)):
         path = Path(os.path.realpath(address))
     check_place(f"journal {address}", path, inputs, force=True)

@@ -20,16 +20,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from kldiv_cli.addresses import Written
+from kldiv_cli.addresses import Written, is_there, split_address
 from kldiv_cli.errors import InputNotFound, UsageError
-from kldiv_cli.globs import is_directory
+from kldiv_cli.globs import is_directory, parse_glob
 from kldiv_cli.pair import Pair
 from kldiv_cli.pair_directories import pairs_of_directories
 from kldiv_cli.pair_globs import pairs_of_globs
 from kldiv_cli.pair_groups import pairs_of_datasets, pairs_of_groups
 from kldiv_cli.pair_set import PairSet, check_matched, companions_of, named_apart
 from kldiv_cli.pair_table import read_pair_table
-from kldiv_cli.placeholders import check_known
+from kldiv_cli.placeholders import check_known, placeholders_in
 from kldiv_cli.sinks import HDF5_ENDINGS
 from kldiv_cli.streams import printable
 from kldiv_cli.suite import read_suite
@@ -93,6 +93,9 @@ def find_pair_set(
         _check_taken(first, {name: options[name] for name in typed}, listed.pairs)
         return listed
     found = _found(given, options)
+    if group_by is None:
+        for role, shared in companions_of(options).items():
+            _check_there(role, shared)
     check_matched(given.where, found, allow_unmatched=allow_unmatched)
     return named_apart(found)
 
@@ -200,6 +203,16 @@ def _is_dump(text: str) -> bool:
     return is_directory(text) or (must_be and not os.path.lexists(text))
 
 
+def _check_there(role: str, shared: Written) -> None:
+    """Look for what goes with all pairs once, not once a pair."""
+    file, _ = split_address("", shared.text)
+    if not placeholders_in(shared.text) and not is_there(file):
+        raise InputNotFound(
+            f"{shared.where} {printable(shared.text)}: no such file, expected the {role} of all pairs; "
+            "mend the path"
+        )
+
+
 def _check_both_directories(first: str, second: str) -> None:
     for one, other in ((first, second), (second, first)):
         if is_directory(one):
@@ -210,6 +223,12 @@ def _check_both_directories(first: str, second: str) -> None:
                 "for URLs are not listed; copy it here, or name each object in a table of pairs"
             )
         if not os.path.lexists(one):
+            if parse_glob(one) is not None:
+                raise UsageError(
+                    f"{printable(one)}: a pattern beside the directory {printable(other)}, expected two "
+                    f"directories, or the targets as {printable(os.path.join(other, '{stem}.npy'))}; "
+                    "give two of a kind"
+                )
             raise InputNotFound(
                 f"{printable(one)}: no such directory, expected one beside {printable(other)}; mend the path"
             )

@@ -477,9 +477,9 @@ def test_workers_are_as_many_as_the_memory_goes_for(tmp_path: Path, monkeypatch:
     assert workers_within(pairs, None, 30 * MIB) == 2
     assert workers_within(pairs, None, 300 * MIB) == 4
     assert workers_within(pairs, 2, 30 * MIB) == 2
-    with pytest.raises(UsageError, match=r"^memory 31457280 bytes: expected at least \d+ for 3 workers; "):
+    with pytest.raises(UsageError, match=r"^memory 31457280 .* at least \d+ \(\S+MiB\) for 3 workers; "):
         workers_within(pairs, 3, 30 * MIB)
-    with pytest.raises(UsageError, match=r"^memory 1048576 bytes: expected at least \d+ for 1 worker; "):
+    with pytest.raises(UsageError, match=r"^memory 1048576 .* at least \d+ \(\S+MiB\) for one worker; "):
         workers_within(pairs, None, MIB)
 
 

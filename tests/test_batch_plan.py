@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,19 @@ def test_pairs_of_many_kinds_share_columns_for_all_of_them() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"axis": 0}, "pair 'odd': axis 0: contradicts "),
-        ({"loss": "nonsense"}, "pair 'odd': loss "),
-        ({"temperature": -1.0}, "pair 'odd': temperature"),
+        ({"axis": 0}, "axis 0: contradicts "),
+        ({"loss": "nonsense"}, "loss "),
+        ({"temperature": -1.0}, "temperature"),
     ],
 )
-def test_options_that_do_not_go_together_name_their_pair(options: dict[str, Any], expected: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        plan([pair("fine"), pair("odd", **options)], outputs=NO_OUTPUTS)
-    assert str(caught.value).startswith(expected)
+def test_options_that_do_not_go_together_are_told_with_where_a_pair_has_its_own(
+    options: dict[str, Any], expected: str
+) -> None:
+    odd = pair("odd", **options)
+    for where, begin in (("pairs.csv, line 3", f"pairs.csv, line 3: {expected}"), ("", expected)):
+        with pytest.raises(UsageError) as caught:
+            plan([pair("fine"), replace(odd, where=where)], outputs=NO_OUTPUTS)
+        assert str(caught.value).startswith(begin)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,12 @@ def test_options_that_do_not_go_together_name_their_pair(options: dict[str, Any]
         (Outputs(output="./in/../in/{pair}.npy"), OutputError, "./in/../in/b.npy: is the input in/b.npy"),
         (Outputs(output="link/{pair}.npy"), OutputError, "link/b.npy: is the input in/b.npy"),
         (Outputs(distributions="x/{pair}.h5::/in"), OutputError, "x/a.h5::/in: is the input x/a.h5::/q;"),
-        (Outputs("x/{pair}.npy", "x/{pair}.npy"), UsageError, "pair 'a': x/a.npy is written to twice"),
+        (
+            Outputs("x/{pair}.npy", "x/{pair}.npy"),
+            UsageError,
+            "distributions x/{pair}.npy: is the file",
+        ),
+        (Outputs("x/{pair}.npy", "x/./{pair}.npy"), UsageError, "pair 'a': x/./a.npy is written to twice"),
         (Outputs(output="to/{pair}.npy"), OutputError, "to/b.npy: is the input in/b.npy"),
         (
             Outputs(output="m/{stem}-{pair}.npy"),
@@ -175,7 +185,7 @@ def test_a_name_that_leads_elsewhere_by_where_it_stands_is_refused(name: str, te
 
 def test_a_map_is_of_one_loss_and_distributions_are_of_kl() -> None:
     both = pair("odd", loss=("kl", "bce"))
-    with pytest.raises(UsageError, match=r"^pair 'odd': loss: a per-element map is of one loss"):
+    with pytest.raises(UsageError, match=r"^loss: a per-element map is of one loss"):
         plan([both], outputs=Outputs(output="{pair}.npy"))
-    with pytest.raises(UsageError, match=r"^pair 'odd': distributions: kl has losses of distributions"):
+    with pytest.raises(UsageError, match=r"^distributions: kl has losses of distributions"):
         plan([both], outputs=Outputs(distributions="{pair}.npy"))

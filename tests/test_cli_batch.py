@@ -337,7 +337,7 @@ def test_an_option_that_is_wrong_in_a_list_is_told_with_its_place(
 
 def test_an_option_that_is_wrong_for_all_is_not_laid_to_a_row(batch: Batch, dump: Path) -> None:
     (dump / "pairs.csv").write_text("predictions,targets\na,b\n")
-    assert refused(batch("pairs.csv", "--temperature", "-1")).startswith("pair 'a': temperature -1.0")
+    assert refused(batch("pairs.csv", "--temperature", "-1")).startswith("--temperature -1.0: ")
 
 
 @posix
@@ -459,7 +459,7 @@ def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> Non
         (["--output", "p/{pair}.npy", "--force"], "p/a.npy: is the input "),
         (
             ["--output", "m/{pair}.npy", "--distributions", "m/{pair}.npy"],
-            "pair 'a': m/a.npy is written to twice",
+            "--distributions m/{pair}.npy: is the file of --output too",
         ),
         (
             ["--distributions", "{pair}.npy", "--journal", "b.npy", "--force"],
@@ -477,7 +477,9 @@ def test_maps_of_all_pairs_are_those_of_compute(batch: Batch, dump: Path) -> Non
         (["--journal", "text"], "text: no journal: begins with "),
         (["--journal", "r.csv", "--results", "r.csv"], "--results r.csv: the journal too"),
         (["--journal", "r.csv", "--results", "./r.csv", "--force"], "--results ./r.csv: the journal too"),
-        (["--axis", "0"], "pair 'a': axis 0: contradicts "),
+        (["--axis", "0"], "--axis 0: contradicts "),
+        (["--mask", "mask.npy"], "--mask mask.npy: no such file, expected the mask of all pairs; "),
+        (["--journal", "s3://bucket/j"], "--journal s3://bucket/j: a URL, expected a file; "),
     ],
 )
 def test_what_can_not_be_done_for_any_pair_is_refused_before_any_is_computed(
@@ -701,6 +703,27 @@ def test_results_that_were_never_written_are_none_of_the_journals(
     assert "--results r.csv: exists; overwrite it with --force" in refused(batch(*line))
     (dump / "r.csv").unlink()
     assert batch(*line).code == 0
+
+
+def test_a_file_that_can_not_take_the_results_is_told_and_all_pairs_are_computed(dump: Path) -> None:
+    resource = pytest.importorskip("resource")
+    write_dump(dump, names_of(40))
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    command = [sys.executable, "-m", "kldiv_cli", "batch", *DUMP, "--results", "r.csv", "--format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limited)
+    assert done.returncode == 2
+    place = dump.resolve() / "r.csv"
+    problem = f"{place}: File too large, nothing was written there; make room, or choose another place"
+    assert done.stderr.splitlines() == [
+        f"note: {problem}; the pairs are computed all the same",
+        f"kldiv: error: {problem}",
+    ]
+    *pairs, last = map(json.loads, done.stdout.splitlines())
+    assert last["summary"]["computed"] == len(pairs) >= 40
+    assert list(dump.glob("*r.csv*")) == []
 
 
 def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_took(dump: Path) -> None:

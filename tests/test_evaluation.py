@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -847,7 +848,9 @@ def test_less_memory_than_a_block_takes_is_refused_with_what_it_takes(memory: in
     source = ArraySource(np.full((1, 2), 0.5))
     with pytest.raises(UsageError, match=f"memory {memory} bytes: expected at least") as refusal:
         evaluate_sources(resolve_spec(), Inputs(source, source), resources=Resources(memory=memory))
-    least = int(str(refusal.value).split("at least ")[1].split()[0])
+    least, rounded = re.findall(r"at least (\d+) \((\S+)MiB\)", str(refusal.value))[0]
+    assert int(least) <= float(rounded) * (1 << 20) < int(least) + (1 << 20) / 10
+    least = int(least)
     evaluate_sources(resolve_spec(), Inputs(source, source), resources=Resources(memory=least))
 
 

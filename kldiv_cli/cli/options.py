@@ -566,7 +566,7 @@ ProgressBar = Annotated[
     bool | None,
     typer.Option(
         "--progress/--no-progress",
-        help="Progress bar on stderr. Default: on a terminal, for large files.",
+        help="Progress bar on stderr, if that is a terminal. Default: for large files.",
         show_default=False,
     ),
 ]
@@ -692,7 +692,7 @@ ProgressOfPairs = Annotated[
     bool | None,
     typer.Option(
         "--progress/--no-progress",
-        help="Show on stderr what is going on. Default: on a terminal, unless results appear there.",
+        help="Show on stderr what is going on, if that is a terminal. Default: unless results appear there.",
         show_default=False,
     ),
 ]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kldiv_cli.errors import OutputError
+
 if TYPE_CHECKING:
     from kldiv_cli.batch_pair import BatchPair
     from kldiv_cli.batch_summary import BatchSummary
@@ -56,6 +58,8 @@ class Outlets:
         self._failed: list[tuple[str, str]] = []
         self._warned = self._started = self._stopped = False
         self._defect: Exception | None = None
+        self._unwritten: OutputError | None = None
+        """Why there is no file of results."""
 
     def open_results(
         self, address: str | None, inputs: Sequence[str], stack: contextlib.ExitStack, *, force: bool
@@ -90,8 +94,7 @@ class Outlets:
         self._warned = self._warned or _has_warning(result)
         tell_pair(self._told, result)
         self._write(self._lines.pair(result))
-        if self._results is not None:
-            self._results.add(result)
+        self._keep(lambda results: results.add(result))
         if self._view is not None:
             self._view.add(result, from_journal=from_journal)
 
@@ -105,8 +108,7 @@ class Outlets:
         from kldiv_cli.report.console import tell
 
         summary = self._summary()
-        if self._results is not None:
-            self._results.finish(summary)
+        self._keep(lambda results: results.finish(summary))
         self._write(self._lines.end(summary))
         for kind, text in self._told.lines():
             tell(kind, text)
@@ -118,9 +120,24 @@ class Outlets:
             raise self._defect
         if summary.not_reached and not self._stopped:
             raise RuntimeError(f"{missing}, though nothing stopped the run")
+        if self._unwritten is not None:
+            raise self._unwritten
         if self._failed:
             return 2
         return int(strict and self._warned)
+
+    def _keep(self, put: Callable[[Results], None]) -> None:
+        """Put something into the file of results; that it can't take it is no reason to stop."""
+        if self._results is None:
+            return
+        try:
+            put(self._results)
+        except OutputError as error:
+            from kldiv_cli.report.console import tell
+
+            tell("note", f"{error}; the pairs are computed all the same")
+            self._results.discard()
+            self._results, self._unwritten = None, error
 
     def _write(self, text: str) -> None:
         from kldiv_cli.report.console import write
