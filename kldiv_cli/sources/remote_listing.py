@@ -20,13 +20,20 @@ class RemoteObject(NamedTuple):
 
     key: str
     size: int
-    version: str
-    """What tells it from what may be written in its place."""
+    etag: str | None
+    modified: str
+    number: str
+    """Of the version, where objects have several."""
 
     @classmethod
     def of(cls, key: str, meta: Any) -> RemoteObject:
-        version = meta["e_tag"] or str(meta["last_modified"])
-        return cls(key, meta["size"], f"{version} {meta['version'] or ''}".rstrip())
+        etag = meta["e_tag"] or None
+        return cls(key, meta["size"], etag, str(meta["last_modified"]), meta["version"] or "")
+
+    @property
+    def version(self) -> str:
+        """What tells it from what may be written in its place."""
+        return f"{self.etag or self.modified} {self.number}".rstrip()
 
 
 def objects_below(where: str, place: Place, name: str = "") -> Iterator[RemoteObject]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -19,6 +20,7 @@ __all__ = ["FileStamp", "file_stamp", "file_stamps"]
 _AT_ONCE: Final = 16
 """Servers asked at the same time; of 1000 objects 30 ms away all are known in two seconds."""
 _HASH: Final = 16
+_PASSWORD: Final = re.compile(r"(?<=://)([^/?#:]*):[^/?#]*@")
 
 
 class FileStamp(NamedTuple):
@@ -29,6 +31,13 @@ class FileStamp(NamedTuple):
     mtime_ns: int | None
     """Where there is an ETag, None: an object that is put there again as it was is the same."""
     etag: str | None = None
+    address_digest: str | None = None
+    """Where there is no ETag, that of an address which isn't shown whole: its query may name the object."""
+
+    @property
+    def tells_changes(self) -> bool:
+        """Whether a changed one has another stamp: some servers tell neither ETag nor time."""
+        return self.etag is not None or self.mtime_ns is not None
 
 
 def file_stamp(path: str) -> FileStamp:
@@ -37,6 +46,7 @@ def file_stamp(path: str) -> FileStamp:
     Of a Zarr store the bytes of all files in it and the newest time, or in a bucket a hash of all
     ETags. Each file is looked at and each object listed, as when an array is opened: some 6 s, or 1000
     requests, for a million of them. A server that lists nothing tells of a store's metadata only.
+    An object without an ETag is told by its time and by its whole address.
 
     Raises
     ------
@@ -110,7 +120,7 @@ def _stamp_of_object(url: str) -> FileStamp:
     identity = identity_of(url)
     if identity.etag is not None:
         return FileStamp(identity.size, None, identity.etag)
-    return FileStamp(identity.size, round(datetime.fromisoformat(identity.modified).timestamp() * 1e9))
+    return FileStamp(identity.size, _time_ns(identity.modified), None, _digest_of(url))
 
 
 def _stamp_of_store_there(url: str) -> FileStamp:
@@ -121,10 +131,34 @@ def _stamp_of_store_there(url: str) -> FileStamp:
     listed = is_listed(url)
     found = objects_below(where, place) if listed else objects_named(where, place, "", sorted(METADATA))
     size, count, digest = 0, 0, hashlib.blake2b(digest_size=_HASH)
+    have_etags, tells_changes = True, True
     for thing in found:
         digest.update("\0".join((thing.key, str(thing.size), thing.version, "")).encode())
         size += thing.size
         count += 1
+        have_etags &= thing.etag is not None
+        tells_changes &= thing.etag is not None or _time_ns(thing.modified) is not None
     if not count:
         raise InputNotFound(f"{where}: no Zarr array or group")
-    return FileStamp(size if listed else 0, None, digest.hexdigest())
+    return FileStamp(
+        size if listed else 0,
+        None,
+        digest.hexdigest() if tells_changes else None,
+        None if have_etags else _digest_of(url),
+    )
+
+
+def _time_ns(modified: str) -> int | None:
+    """When an object was written to; obstore has the beginning of 1970 where a server doesn't tell."""
+    return round(datetime.fromisoformat(modified).timestamp() * 1e9) or None
+
+
+def _digest_of(url: str) -> str | None:
+    """What tells a whole address from others of the same path without telling what is secret in it.
+
+    With an ETag it is left out: the signature in an address is another one each time. A password is
+    left out always, for a short one could be found by its digest.
+    """
+    if shown(url) == url:
+        return None
+    return hashlib.blake2b(_PASSWORD.sub(r"\1@", url).encode(), digest_size=_HASH).hexdigest()

@@ -14,12 +14,12 @@ def test_a_stamp_changes_with_the_size_and_the_time_of_its_file(tmp_path: Path) 
     file.write_bytes(b"123")
     os.utime(file, ns=(5, 7_000_000_100))
     first = file_stamp(str(file))
-    assert first == (3, 7_000_000_100, None)
+    assert first == FileStamp(3, 7_000_000_100)
     os.utime(file, ns=(5, 7_000_000_200))
     assert file_stamp(str(file)).mtime_ns == 7_000_000_200
     file.write_bytes(b"1234")
     os.utime(file, ns=(5, 7_000_000_100))
-    assert file_stamp(str(file)) == (4, 7_000_000_100, None)
+    assert file_stamp(str(file)) == FileStamp(4, 7_000_000_100)
 
 
 def test_what_can_be_no_input_has_no_stamp(tmp_path: Path) -> None:
