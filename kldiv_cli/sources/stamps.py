@@ -29,7 +29,7 @@ class FileStamp(NamedTuple):
     size: int
     """Bytes; those of a store on a server that lists nothing aren't known, and 0 stands for them."""
     mtime_ns: int | None
-    """Where there is an ETag, None: an object that is put there again as it was is the same."""
+    """None where there is an ETag, for what is put there again as it was is the same, or no time is told."""
     etag: str | None = None
     address_digest: str | None = None
     """Where there is no ETag, that of an address which isn't shown whole: its query may name the object."""
@@ -68,7 +68,7 @@ def file_stamp(path: str) -> FileStamp:
 
 def file_stamps(paths: Iterable[str]) -> dict[str, FileStamp | None]:
     """The stamp of each, None where it can't be had; servers are asked several questions at once."""
-    found = {path: None if is_remote(path) else _stamp_or_none(path) for path in paths}
+    found = {path: None if is_remote(path) else _stamp_or_none(path) for path in dict.fromkeys(paths)}
     remote = [path for path in found if is_remote(path)]
     if remote:
         pool = ThreadPoolExecutor(min(_AT_ONCE, len(remote)), thread_name_prefix="kldiv-stamps")

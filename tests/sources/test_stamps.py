@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kldiv_cli.errors import FormatError, InputError, InputNotFound
+from kldiv_cli.sources import stamps
 from kldiv_cli.sources.stamps import FileStamp, file_stamp, file_stamps
 
 
@@ -74,3 +75,18 @@ def test_of_a_store_with_links_to_itself_every_file_counts_once(store: Path) -> 
     for name in ("loop", "again"):
         (store / "c" / name).symlink_to(store / "c", target_is_directory=True)
     assert file_stamp(str(store)).size == size
+
+
+def test_what_many_addresses_name_is_looked_at_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = store.parent / "a.npy"
+    single.write_bytes(b"123")
+    looked_at: list[str] = []
+    scandir, check = os.scandir, stamps.check_regular
+    monkeypatch.setattr(os, "scandir", lambda path: looked_at.append(path) or scandir(path))
+    monkeypatch.setattr(stamps, "check_regular", lambda path: looked_at.append(path) or check(path))
+    file_stamps([str(store), str(single)])
+    once = looked_at.copy()
+    looked_at.clear()
+    file_stamps([str(store), str(single)] * 20)
+    assert looked_at == once
+    assert {str(store), str(single)} < set(once)
