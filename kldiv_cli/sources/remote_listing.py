@@ -53,7 +53,7 @@ def objects_below(where: str, place: Place, name: str = "") -> Iterator[RemoteOb
                 yield RemoteObject.of(meta["path"].removeprefix(top), meta)
 
 
-def names_below(where: str, place: Place, name: str = "") -> list[str]:
+def names_below(where: str, place: Place, name: str) -> list[str]:
     """The first part of the keys of all that is below a name, in order.
 
     Raises

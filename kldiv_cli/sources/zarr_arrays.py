@@ -35,6 +35,7 @@ from kldiv_cli.sources.zarr_store import (
     OpenStore,
     ZarrArray,
     is_array,
+    missing_codec,
     open_store,
     reason_of,
 )
@@ -268,4 +269,5 @@ def _overlap(block: Block, region: Block) -> tuple[Block, Block]:
 
 
 def _damage(error: BaseException) -> str:
-    return f"a chunk can't be read: {reason_of(error)}; write the array again"
+    remedy = "; write the array again" if missing_codec(error) is None else ""
+    return f"a chunk can't be read: {reason_of(error)}{remedy}"

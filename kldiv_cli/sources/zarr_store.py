@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 import zarr.api.asynchronous
 from numcodecs.blosc import Blosc
@@ -35,17 +36,30 @@ __all__ = [
     "ZarrArray",
     "ZarrGroup",
     "is_array",
+    "missing_codec",
     "open_store",
     "reason_of",
 ]
 
-Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 ZarrArray: TypeAlias = zarr.AsyncArray[Any]
 ZarrGroup: TypeAlias = zarr.AsyncGroup
 
 _LARGEST_METADATA: Final = 16 << 20
-FAULTS: Final = (
+_CODEC: Final = re.compile(r"'+([\w.-]+)'+")
+_EXTRAS_OF_NUMCODECS: Final = frozenset({"crc32c", "msgpack", "pcodec", "zfpy"})
+
+
+def _faults_of_lzma() -> tuple[type[Exception], ...]:
+    """None where Python was built without it."""
+    try:
+        import lzma
+    except ImportError:
+        return ()
+    return (lzma.LZMAError,)
+
+
+FAULTS: Final[tuple[type[Exception], ...]] = (
     OSError,
     RuntimeError,
     SystemError,
@@ -60,9 +74,12 @@ FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
     RecursionError,
-    MemoryError,
+    *_faults_of_lzma(),
 )
-"""What Zarr and its codecs raise for damaged stores, depending on where the damage is."""
+"""What Zarr and its codecs raise for damaged stores, depending on where the damage is.
+
+No `MemoryError`: a chunk that is too large for the memory there is was not damaged by that.
+"""
 
 
 LISTING_FAULTS: Final = (OSError, ValueError, RuntimeError, zipfile.BadZipFile)
@@ -121,6 +138,9 @@ class OpenStore:
             return self.run(self._open(name))
         except NodeNotFoundError:
             return None
+        except MemoryError:
+            # Metadata are small; what they say isn't always, such as a dtype of two billion bytes.
+            raise ValueError("what they describe needs more memory than there is") from None
 
     def expect(self, array: ZarrArray) -> None:
         """Check the chunks of this array, which is all that is read from now on, by how they are packed."""
@@ -309,8 +329,25 @@ def _object(found: RemoteObject) -> Entry:
     return Entry(found.key, found.size, stamp, stamp)
 
 
+def missing_codec(error: BaseException) -> str | None:
+    """What to install, where a fault is that a codec is not; None of all others."""
+    if isinstance(error, ImportError) and error.name is not None:
+        return f"needs the package {error.name}, which can't be imported; pip install {error.name}"
+    # One class of that name is Zarr's, the other one that of numcodecs.
+    named = _CODEC.search(str(error)) if type(error).__name__ == "UnknownCodecError" else None
+    if named is None:
+        return None
+    package = "the package that has it"
+    if named[1] in _EXTRAS_OF_NUMCODECS:
+        package = f"it with pip install 'numcodecs[{named[1]}]'"
+    return f"the codec {named[1]!r} is not installed; install {package}, or store it with zstd"
+
+
 def reason_of(error: BaseException) -> str:
     """What a fault says, on one line."""
     if isinstance(error, InputError):
         return str(error)
+    missing = missing_codec(error)
+    if missing is not None:
+        return missing
     return " ".join(str(error).split()) or type(error).__name__
