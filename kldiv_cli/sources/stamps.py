@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from kldiv_cli.errors import InputError, InputNotFound, KldivError
 from kldiv_cli.sources.regular import check_regular
+from kldiv_cli.sources.requesters import Requesters, awaited
 from kldiv_cli.sources.store_names import METADATA, is_store
 from kldiv_cli.urls import is_listed, is_remote, shown
 
@@ -71,11 +72,9 @@ def file_stamps(paths: Iterable[str]) -> dict[str, FileStamp | None]:
     found = {path: None if is_remote(path) else _stamp_or_none(path) for path in dict.fromkeys(paths)}
     remote = [path for path in found if is_remote(path)]
     if remote:
-        pool = ThreadPoolExecutor(min(_AT_ONCE, len(remote)), thread_name_prefix="kldiv-stamps")
-        try:
-            found.update(zip(remote, pool.map(_stamp_or_none, remote), strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with contextlib.closing(Requesters(_AT_ONCE)) as requesters:
+            asked = [(path, requesters.submit(_stamp_or_none, path)) for path in remote]
+            found.update((path, awaited(stamp)) for path, stamp in asked)
     return found
 
 

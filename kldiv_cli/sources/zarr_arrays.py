@@ -143,7 +143,7 @@ class ZarrSource(Source):
     def _fetch(self, block: Block) -> AnyArray:
         store, array = self._opened if self._opened is not None else self._open()
         try:
-            values = store.run(array.getitem(block))
+            values = store.run(array.getitem, block)
         except RequestFault as fault:
             raise self._changed() if isinstance(fault.error, InputNotFound) else fault.error from None
         except FAULTS as error:
