@@ -28,6 +28,8 @@ class InputStamp(NamedTuple):
     mtime_ns: int | None = None
     etag: str | None = None
     """Of a remote file."""
+    address_digest: str | None = None
+    """A digest of what `address` doesn't show, where there is no ETag."""
 
 
 def stamp_of(inputs: Mapping[str, InputStamp], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,9 +77,8 @@ class Stamps:
 
     def are_known(self, pair: BatchPair) -> bool:
         """Whether all files of a pair can be told from changed ones; external ones are not looked at."""
-        return not pair.allow_external and all(
-            self._stamps[self._paths[address]] is not None for address in pair.inputs
-        )
+        stamps = (self._stamps[self._paths[address]] for address in pair.inputs)
+        return not pair.allow_external and all(stamp is not None and stamp.tells_changes for stamp in stamps)
 
     def after_reading(self, pair: BatchPair) -> dict[str, Any]:
         """The same as `of` where the files are as they were at first, else what that never is.

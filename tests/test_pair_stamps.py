@@ -112,7 +112,13 @@ def test_every_part_of_a_stamp_tells_runs_apart() -> None:
         stamp_of({"predictions": known}, {"axis": 1}),
         *(
             stamp_of({"predictions": known._replace(**change)}, {"axis": 0})
-            for change in ({"address": "a.h5::/x[0:4]"}, {"size": 2}, {"mtime_ns": 3}, {"etag": "e"})
+            for change in (
+                {"address": "a.h5::/x[0:4]"},
+                {"size": 2},
+                {"mtime_ns": 3},
+                {"etag": "e"},
+                {"address_digest": "d"},
+            )
         ),
     ]
     assert len({json.dumps(stamp, allow_nan=False) for stamp in stamps}) == len(stamps)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kldiv_cli.errors import FormatError, InputChanged, InputError, InputNotFound
 from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
+from kldiv_cli.sources.requesters import Requesters, answer_of, await_all
 from kldiv_cli.sources.stores import Place, place_of
 from kldiv_cli.urls import shown
 
@@ -84,7 +84,7 @@ class RemoteFile:
         self._beginning = memoryview(b"")
         self._lock = threading.Lock()
         self._place: Place | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._requesters = Requesters(_AT_ONCE)
 
     @property
     def identity(self) -> RemoteIdentity:
@@ -115,13 +115,7 @@ class RemoteFile:
             for part in parts:
                 self._fill(*part)
             return
-        futures = [self._workers().submit(self._fill, *part) for part in parts]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+        await_all([self._requesters.submit(self._fill, *part) for part in parts])
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes, or as many as there are."""
@@ -149,10 +143,8 @@ class RemoteFile:
             raise self._changed()
 
     def close(self) -> None:
-        with self._lock:
-            if self._pool is not None:
-                self._pool.shutdown(cancel_futures=True)
-            self._pool = self._place = None
+        self._requesters.close()
+        self._place = None
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
         if offset + len(buffer) <= len(self._beginning):
@@ -176,8 +168,6 @@ class RemoteFile:
     def _request(self, offset: int, length: int) -> tuple[RemoteIdentity, memoryview]:
         """Ask for a range of the object as it was; what has no byte there has none at all, or has changed."""
         place = self._connected()
-        import obstore
-
         options: GetOptions = {"range": (offset, offset + length)}
         if place.version is not None:
             options["version"] = place.version
@@ -185,15 +175,20 @@ class RemoteFile:
         if known is not None and known.etag is not None and not known.etag.startswith("W/"):
             options["if_match"] = known.etag
         try:
-            with faults_explained(self.path, anonymous=place.anonymous):
-                answer = obstore.get(place.store, place.key, options=options)
-                return RemoteIdentity.of(answer.meta), memoryview(answer.bytes())
+            return answer_of(self._answer, place, options)
         except RequestFault as fault:
             if isinstance(fault.error, InputChanged):
                 raise self._changed() from None
             if fault.status == 416 and offset == 0:
                 return RemoteIdentity(0, None, "", None), memoryview(b"")
             raise
+
+    def _answer(self, place: Place, options: GetOptions) -> tuple[RemoteIdentity, memoryview]:
+        import obstore
+
+        with faults_explained(self.path, anonymous=place.anonymous):
+            answer = obstore.get(place.store, place.key, options=options)
+            return RemoteIdentity.of(answer.meta), memoryview(answer.bytes())
 
     def _connected(self) -> Place:
         place = self._place
@@ -203,12 +198,6 @@ class RemoteFile:
                     self._place = place_of(self.url)
                 place = self._place
         return place
-
-    def _workers(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="kldiv-request")
-            return self._pool
 
     def _changed(self) -> InputChanged:
         return InputChanged(f"{self.path}: changed while it was read; run again when nothing writes to it")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
+from kldiv_cli.sources.requesters import answer_of
 from kldiv_cli.sources.stores import Place
 
 __all__ = ["RemoteObject", "names_below", "objects_below", "objects_named"]
@@ -20,13 +21,20 @@ class RemoteObject(NamedTuple):
 
     key: str
     size: int
-    version: str
-    """What tells it from what may be written in its place."""
+    etag: str | None
+    modified: str
+    number: str
+    """Of the version, where objects have several."""
 
     @classmethod
     def of(cls, key: str, meta: Any) -> RemoteObject:
-        version = meta["e_tag"] or str(meta["last_modified"])
-        return cls(key, meta["size"], f"{version} {meta['version'] or ''}".rstrip())
+        etag = meta["e_tag"] or None
+        return cls(key, meta["size"], etag, str(meta["last_modified"]), meta["version"] or "")
+
+    @property
+    def version(self) -> str:
+        """What tells it from what may be written in its place."""
+        return f"{self.etag or self.modified} {self.number}".rstrip()
 
 
 def objects_below(where: str, place: Place, name: str = "") -> Iterator[RemoteObject]:
@@ -41,12 +49,13 @@ def objects_below(where: str, place: Place, name: str = "") -> Iterator[RemoteOb
 
     top = f"{name}/" if name else ""
     with _listed(where, place):
-        for batch in obstore.list(place.store, name or None, chunk_size=_OF_A_REQUEST):
+        batches = obstore.list(place.store, name or None, chunk_size=_OF_A_REQUEST)
+        while (batch := answer_of(next, batches, None)) is not None:
             for meta in batch:
                 yield RemoteObject.of(meta["path"].removeprefix(top), meta)
 
 
-def names_below(where: str, place: Place, name: str = "") -> list[str]:
+def names_below(where: str, place: Place, name: str) -> list[str]:
     """The first part of the keys of all that is below a name, in order.
 
     Raises
@@ -57,7 +66,7 @@ def names_below(where: str, place: Place, name: str = "") -> list[str]:
     import obstore
 
     with _listed(where, place):
-        found = obstore.list_with_delimiter(place.store, name or None)
+        found = answer_of(obstore.list_with_delimiter, place.store, name or None)
     paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
     return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
 
@@ -75,7 +84,7 @@ def objects_named(where: str, place: Place, name: str, keys: Iterable[str]) -> I
     top = f"{name}/" if name else ""
     for key in keys:
         with _listed(where, place), contextlib.suppress(FileNotFoundError):
-            yield RemoteObject.of(key, obstore.head(place.store, top + key))
+            yield RemoteObject.of(key, answer_of(obstore.head, place.store, top + key))
 
 
 @contextlib.contextmanager

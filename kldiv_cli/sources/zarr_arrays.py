@@ -35,6 +35,7 @@ from kldiv_cli.sources.zarr_store import (
     OpenStore,
     ZarrArray,
     is_array,
+    missing_codec,
     open_store,
     reason_of,
 )
@@ -142,7 +143,7 @@ class ZarrSource(Source):
     def _fetch(self, block: Block) -> AnyArray:
         store, array = self._opened if self._opened is not None else self._open()
         try:
-            values = store.run(array.getitem(block))
+            values = store.run(array.getitem, block)
         except RequestFault as fault:
             raise self._changed() if isinstance(fault.error, InputNotFound) else fault.error from None
         except FAULTS as error:
@@ -268,4 +269,5 @@ def _overlap(block: Block, region: Block) -> tuple[Block, Block]:
 
 
 def _damage(error: BaseException) -> str:
-    return f"a chunk can't be read: {reason_of(error)}; write the array again"
+    remedy = "; write the array again" if missing_codec(error) is None else ""
+    return f"a chunk can't be read: {reason_of(error)}{remedy}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
@@ -19,6 +18,7 @@ from zarr.storage import ObjectStore
 from kldiv_cli.errors import FormatError, InputNotFound
 from kldiv_cli.sources.remote_errors import RequestFault, faults_explained
 from kldiv_cli.sources.remote_listing import RemoteObject, names_below, objects_below, objects_named
+from kldiv_cli.sources.requesters import Requesters
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.stores import place_below
 from kldiv_cli.urls import is_listed, shown
@@ -49,17 +49,18 @@ class RemoteStore(ObjectStore[Any]):
         self._place = place_below(url)
         self._shown = shown(url)
         self.is_listed = is_listed(url)
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="kldiv-request")
+        self._requesters = Requesters(_AT_ONCE)
         super().__init__(self._place.store, read_only=True)
 
     def close(self) -> None:
         super().close()
-        self._pool.shutdown(cancel_futures=True)
+        self._requesters.close()
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        contents = await asyncio.wrap_future(self._pool.submit(self._request, key, _options(byte_range)))
+        asked = self._requesters.submit(self._request, key, _options(byte_range))
+        contents = await asyncio.wrap_future(asked)
         return None if contents is None else prototype.buffer.from_bytes(contents)  # type: ignore[arg-type]
 
     def _request(self, key: str, options: GetOptions) -> Bytes | None:

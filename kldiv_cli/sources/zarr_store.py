@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import re
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeGuard, TypeVar
 
 import zarr.api.asynchronous
@@ -23,6 +24,7 @@ from zarr.storage import LocalStore, WrapperStore, ZipStore
 from kldiv_cli.errors import DatasetError, FormatError, InputError, KldivError
 from kldiv_cli.sources.regular import Identity
 from kldiv_cli.sources.remote_listing import RemoteObject
+from kldiv_cli.sources.requesters import answer_of, apart
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.zarr_remote import RemoteStore
 from kldiv_cli.urls import is_remote, shown
@@ -35,6 +37,7 @@ __all__ = [
     "ZarrArray",
     "ZarrGroup",
     "is_array",
+    "missing_codec",
     "open_store",
     "reason_of",
 ]
@@ -45,7 +48,20 @@ ZarrArray: TypeAlias = zarr.AsyncArray[Any]
 ZarrGroup: TypeAlias = zarr.AsyncGroup
 
 _LARGEST_METADATA: Final = 16 << 20
-FAULTS: Final = (
+_CODEC: Final = re.compile(r"'+([\w.-]+)'+")
+_EXTRAS_OF_NUMCODECS: Final = frozenset({"crc32c", "msgpack", "pcodec", "zfpy"})
+
+
+def _faults_of_lzma() -> tuple[type[Exception], ...]:
+    """None where Python was built without it."""
+    try:
+        import lzma
+    except ImportError:
+        return ()
+    return (lzma.LZMAError,)
+
+
+FAULTS: Final[tuple[type[Exception], ...]] = (
     OSError,
     RuntimeError,
     SystemError,
@@ -60,9 +76,12 @@ FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
     RecursionError,
-    MemoryError,
+    *_faults_of_lzma(),
 )
-"""What Zarr and its codecs raise for damaged stores, depending on where the damage is."""
+"""What Zarr and its codecs raise for damaged stores, depending on where the damage is.
+
+No `MemoryError`: a chunk that is too large for the memory there is was not damaged by that.
+"""
 
 
 LISTING_FAULTS: Final = (OSError, ValueError, RuntimeError, zipfile.BadZipFile)
@@ -87,7 +106,7 @@ class OpenStore:
     Zarr reads through asyncio. Each call gets a loop of its own in the thread that calls, and what is
     handed to an executor runs there and then: so the workers decompress side by side and
     `--workers` means what it says. Requests to what is behind a URL are made by threads of the store's
-    own, which serve any loop.
+    own, which serve any loop; for the main thread the loop too runs apart, so that it hears signals.
     """
 
     def __init__(self, path: str, location: str) -> None:
@@ -105,22 +124,32 @@ class OpenStore:
         """Whether the chunks that are there can be told without reading them."""
         return not isinstance(self._plain, RemoteStore) or self._plain.is_listed
 
-    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """What a coroutine of Zarr returns, run to its end in this thread.
+    def run(
+        self,
+        begin: Callable[Parameters, Coroutine[Any, Any, Result]],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Result:
+        """What a coroutine of Zarr returns, run to its end: in this thread, or apart from the main one.
 
         Raises
         ------
         RequestFault
             Something behind a URL can't be had.
         """
-        return _run_here(coroutine)
+        # A signal would leave coroutines behind that were never awaited, of which Python complains.
+        call = functools.partial(begin, *args, **kwargs)
+        return answer_of(_run_here, call) if self.is_remote else _run_here(call)
 
     def open(self, name: str) -> ZarrArray | ZarrGroup | None:
         """The array or group of that name; None where there is neither."""
         try:
-            return self.run(self._open(name))
+            return self.run(self._open, name)
         except NodeNotFoundError:
             return None
+        except MemoryError:
+            # Metadata are small; what they say isn't always, such as a dtype of two billion bytes.
+            raise ValueError("what they describe needs more memory than there is") from None
 
     def expect(self, array: ZarrArray) -> None:
         """Check the chunks of this array, which is all that is read from now on, by how they are packed."""
@@ -130,7 +159,7 @@ class OpenStore:
     def children(self, name: str) -> list[str]:
         """The names directly below a group, its metadata left out."""
         if not isinstance(self._plain, RemoteStore):
-            return sorted(set(self.run(self._list(self._store.list_dir(name)))) - METADATA)
+            return sorted(set(self.run(self._list, name)) - METADATA)
         if self._plain.is_listed:
             return sorted(set(self._plain.names(name)) - METADATA)
         top = f"{name}/" if name else ""
@@ -150,7 +179,7 @@ class OpenStore:
 
     def _consolidated(self) -> list[str]:
         """The names of all that is in the store, as it says itself where nothing can be listed."""
-        group = self.run(zarr.api.asynchronous.open_group(store=self._store, mode="r"))
+        group = self.run(zarr.api.asynchronous.open_group, store=self._store, mode="r")
         known = group.metadata.consolidated_metadata
         if known is None:
             raise DatasetError(
@@ -167,9 +196,8 @@ class OpenStore:
                 store=self._store, mode="r", path=name, use_consolidated=False
             )
 
-    @staticmethod
-    async def _list(names: Any) -> list[str]:
-        return [name async for name in names]
+    async def _list(self, name: str) -> list[str]:
+        return [child async for child in self._store.list_dir(name)]
 
 
 def open_store(path: str, location: str | None = None) -> OpenStore:
@@ -220,7 +248,7 @@ def _store_of(path: str) -> Store:
         return RemoteStore(path)
     if os.path.isdir(path):
         return LocalStore(path, read_only=True)
-    return _run_here(ZipStore.open(path, mode="r", read_only=True))
+    return _run_here(functools.partial(ZipStore.open, path, mode="r", read_only=True))
 
 
 def _check_frame(key: str, frame: Buffer) -> None:
@@ -248,21 +276,20 @@ class _Loop(asyncio.SelectorEventLoop):
         return future
 
 
-def _run_here(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def _run_here(begin: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run(coroutine)
+        return _run(begin)
     # A notebook runs its cells inside a loop, and a thread has one loop at a time.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_run, coroutine).result()
+    return apart(_run, begin)
 
 
-def _run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def _run(begin: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """What `asyncio.Runner` does, in a quarter of its time: no thread is started to stop threads."""
     loop = _Loop()
     try:
-        return loop.run_until_complete(coroutine)
+        return loop.run_until_complete(begin())
     finally:
         for task in (left := asyncio.all_tasks(loop)):
             task.cancel()
@@ -309,8 +336,25 @@ def _object(found: RemoteObject) -> Entry:
     return Entry(found.key, found.size, stamp, stamp)
 
 
+def missing_codec(error: BaseException) -> str | None:
+    """What to install, where a fault is that a codec is not; None of all others."""
+    if isinstance(error, ImportError) and error.name is not None:
+        return f"needs the package {error.name}, which can't be imported; pip install {error.name}"
+    # One class of that name is Zarr's, the other one that of numcodecs.
+    named = _CODEC.search(str(error)) if type(error).__name__ == "UnknownCodecError" else None
+    if named is None:
+        return None
+    package = "the package that has it"
+    if named[1] in _EXTRAS_OF_NUMCODECS:
+        package = f"it with pip install 'numcodecs[{named[1]}]'"
+    return f"the codec {named[1]!r} is not installed; install {package}, or store it with zstd"
+
+
 def reason_of(error: BaseException) -> str:
     """What a fault says, on one line."""
     if isinstance(error, InputError):
         return str(error)
+    missing = missing_codec(error)
+    if missing is not None:
+        return missing
     return " ".join(str(error).split()) or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import pickle
@@ -26,7 +27,8 @@ from kldiv_cli.sources.listing import list_arrays
 
 zarr = pytest.importorskip("zarr")
 codecs = pytest.importorskip("zarr.codecs")
-Blosc = pytest.importorskip("numcodecs").Blosc
+numcodecs = pytest.importorskip("numcodecs")
+Blosc = numcodecs.Blosc
 
 BlockCheck = Callable[..., None]
 RandomArray = Callable[..., AnyArray]
@@ -370,9 +372,10 @@ def test_one_damaged_array_of_a_group_leaves_the_others_to_be_named(random_array
         (codecs.Crc32cCodec(), 3),
         (None, 3),
         (Blosc(), 2),
+        (numcodecs.LZMA(), 2),
     ],
     # The text of some is another in every process.
-    ids=["zstd", "gzip", "blosc", "crc32c", "none", "blosc of version 2"],
+    ids=["zstd", "gzip", "blosc", "crc32c", "none", "blosc of version 2", "lzma of version 2"],
 )
 def test_a_damaged_chunk_is_one_line_that_names_the_array(
     random_array: RandomArray, compressor: object, version: int
@@ -383,6 +386,79 @@ def test_a_damaged_chunk_is_one_line_that_names_the_array(
     source = open_source("a.zarr")
     with pytest.raises(InputError, match=r"^a\.zarr: a chunk can't be read: [^\n]+; write the array again$"):
         read(source)
+
+
+@pytest.fixture
+def write_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[bytes], bytes]], None]:
+    """What writes ``a.zarr`` with a codec that unpacks a chunk by a function."""
+
+    def write_it(unpack: Callable[[bytes], bytes]) -> None:
+        class Ours(numcodecs.abc.Codec):  # type: ignore[misc, name-defined]
+            codec_id = "ours"
+
+            def encode(self, buf: Any) -> bytes:
+                return bytes(buf)
+
+            def decode(self, buf: Any, out: Any = None) -> bytes:
+                return unpack(bytes(buf))
+
+        monkeypatch.setitem(numcodecs.registry.codec_registry, "ours", Ours)
+        write("a.zarr", np.ones((8, 4)), chunks=(4, 4), compressors=Ours(), zarr_format=2)
+
+    return write_it
+
+
+def test_out_of_memory_while_a_chunk_is_unpacked_is_no_damage(
+    write_with: Callable[[Callable[[bytes], bytes]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_with(lambda packed: np.zeros(1 << 62, "u1").tobytes())
+    with pytest.raises(MemoryError):
+        read(open_source("a.zarr"))
+    assert main(["compute", "a.zarr", "a.zarr", "--log-softmax", "-1", "--workers", "1"]) == 2
+    assert capsys.readouterr().err.startswith("kldiv: error: out of memory; give --memory")
+
+
+def test_metadata_that_describe_more_than_memory_holds_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.zarr", np.ones((8, 4)))
+
+    async def refuse(**_: Any) -> None:
+        # So ends a fill value of two billion bytes, where there is no room for it.
+        raise MemoryError
+
+    monkeypatch.setattr("zarr.api.asynchronous.open", refuse)
+    with pytest.raises(FormatError, match=r"^a\.zarr: damaged .* metadata: what they describe needs"):
+        open_source("a.zarr")
+
+
+def test_a_package_that_a_codec_needs_is_named(
+    write_with: Callable[[Callable[[bytes], bytes]], None],
+) -> None:
+    def unpack(packed: bytes) -> bytes:
+        import no_such_package
+
+        return no_such_package.unpack(packed)  # type: ignore[no-any-return]
+
+    write_with(unpack)
+    said = "needs the package no_such_package, which can't be imported; pip install no_such_package"
+    with pytest.raises(InputError, match=rf"^a\.zarr: a chunk can't be read: {said}$"):
+        read(open_source("a.zarr"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pcodec") is not None, reason="needs a codec to be missing")
+def test_a_codec_that_is_not_installed_is_named_with_what_installs_it() -> None:
+    remedy = r"the codec 'pcodec' is not installed; install it with pip install 'numcodecs\[pcodec\]'"
+    write("a.zarr", np.ones((8, 4)), compressors=Blosc(), zarr_format=2)
+    replace_in("a.zarr/.zarray", '"blosc"', '"pcodec"')
+    with pytest.raises(FormatError, match=rf"^a\.zarr: damaged or unreadable Zarr metadata: {remedy}, or"):
+        open_source("a.zarr")
+    write("b.zarr", np.ones((8, 4)), compressors=None)
+    document = json.loads(Path("b.zarr/zarr.json").read_text("utf-8"))
+    document["codecs"] = [{"name": "numcodecs.pcodec", "configuration": {}}]
+    Path("b.zarr/zarr.json").write_text(json.dumps(document), "utf-8")
+    with pytest.raises(
+        InputError, match=rf"^b\.zarr: a chunk can't be read: {remedy}, or store it with zstd$"
+    ):
+        read(open_source("b.zarr"))
 
 
 # What changes meanwhile

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kldiv_cli.errors import FormatError, InputError, InputNotFound
+from kldiv_cli.sources import stamps
 from kldiv_cli.sources.stamps import FileStamp, file_stamp, file_stamps
 
 
@@ -14,12 +15,12 @@ def test_a_stamp_changes_with_the_size_and_the_time_of_its_file(tmp_path: Path) 
     file.write_bytes(b"123")
     os.utime(file, ns=(5, 7_000_000_100))
     first = file_stamp(str(file))
-    assert first == (3, 7_000_000_100, None)
+    assert first == FileStamp(3, 7_000_000_100)
     os.utime(file, ns=(5, 7_000_000_200))
     assert file_stamp(str(file)).mtime_ns == 7_000_000_200
     file.write_bytes(b"1234")
     os.utime(file, ns=(5, 7_000_000_100))
-    assert file_stamp(str(file)) == (4, 7_000_000_100, None)
+    assert file_stamp(str(file)) == FileStamp(4, 7_000_000_100)
 
 
 def test_what_can_be_no_input_has_no_stamp(tmp_path: Path) -> None:
@@ -74,3 +75,18 @@ def test_of_a_store_with_links_to_itself_every_file_counts_once(store: Path) -> 
     for name in ("loop", "again"):
         (store / "c" / name).symlink_to(store / "c", target_is_directory=True)
     assert file_stamp(str(store)).size == size
+
+
+def test_what_many_addresses_name_is_looked_at_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = store.parent / "a.npy"
+    single.write_bytes(b"123")
+    looked_at: list[str] = []
+    scandir, check = os.scandir, stamps.check_regular
+    monkeypatch.setattr(os, "scandir", lambda path: looked_at.append(path) or scandir(path))
+    monkeypatch.setattr(stamps, "check_regular", lambda path: looked_at.append(path) or check(path))
+    file_stamps([str(store), str(single)])
+    once = looked_at.copy()
+    looked_at.clear()
+    file_stamps([str(store), str(single)] * 20)
+    assert looked_at == once
+    assert {str(store), str(single)} < set(once)

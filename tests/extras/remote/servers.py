@@ -42,6 +42,9 @@ class ObjectServer(http.server.ThreadingHTTPServer):
         self.asked: list[Asked] = []
         self.faults: set[str] = set()
         """``no ranges``, ``no etags``, ``no dates``, or ``fail N``: so many times 503 first."""
+        self.date = "Tue, 24 Nov 2026 19:31:22 GMT"
+        self.reads_query = False
+        """Whether objects are named by their path and query."""
         self.before: Callable[[Asked], None] = lambda asked: None
         """Called before each answer."""
 
@@ -73,7 +76,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _answer(self, asked: Asked) -> tuple[int, dict[str, str], bytes]:
-        faults, path = self.server.faults, urllib.parse.unquote(asked.path.partition("?")[0])
+        faults = self.server.faults
+        path = asked.path if self.server.reads_query else asked.path.partition("?")[0]
+        path = urllib.parse.unquote(path)
         first = path.split("/")[1]
         if first.isdigit():
             return int(first), {}, b"<Error><Code>ExpiredToken</Code></Error>"
@@ -85,7 +90,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path not in self.server.objects:
             return 404, {}, b""
         body = self.server.objects[path]
-        headers = {} if "no dates" in faults else {"last-modified": "Tue, 24 Nov 2026 19:31:22 GMT"}
+        headers = {} if "no dates" in faults else {"last-modified": self.server.date}
         if "no etags" not in faults:
             headers["etag"] = f'"{hash(body):x}"'
             if asked.headers.get("if-match", headers["etag"]) != headers["etag"]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from servers import Asked, ObjectServer, S3Server
 from kldiv_cli import placement
 from kldiv_cli.__main__ import main
 from kldiv_cli.errors import FormatError, InputNotFound
-from kldiv_cli.sources.stamps import file_stamp, file_stamps
+from kldiv_cli.sources.stamps import FileStamp, file_stamp, file_stamps
 
 PAIRS = 10
 OPTIONS = ("--log-softmax", "-1")
@@ -45,7 +46,40 @@ def test_an_object_is_told_by_its_etag_in_one_small_request(bucket: Any, moto: S
 def test_without_an_etag_an_object_is_told_by_its_time(web: ObjectServer) -> None:
     web.faults.add("no etags")
     web.objects["/a.npy"] = b"123"
-    assert file_stamp(f"{web.url}/a.npy") == (3, 1_795_548_682 * 10**9, None)
+    assert file_stamp(f"{web.url}/a.npy") == FileStamp(3, 1_795_548_682 * 10**9)
+    web.objects["/a.zarr/.zarray"] = b"{}"
+    first = file_stamp(f"{web.url}/a.zarr")
+    assert first.tells_changes
+    web.date = "Tue, 24 Nov 2026 19:31:23 GMT"
+    assert file_stamp(f"{web.url}/a.npy") == FileStamp(3, 1_795_548_683 * 10**9)
+    assert file_stamp(f"{web.url}/a.zarr") != first
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.zarr"])
+def test_without_an_etag_whole_addresses_are_told_apart_and_with_one_they_are_not(
+    web: ObjectServer, name: str
+) -> None:
+    web.objects = {"/a.npy": b"123", "/a.zarr/.zarray": b"{}"}
+    there = f"{web.url}/{name}"
+    users = there.replace("://", "://me:secret@"), there.replace("://", "://you:secret@")
+    addresses = (there, f"{there}?id=1", f"{there}?id=2", *users)
+    assert len({file_stamp(address) for address in addresses}) == 1
+    web.faults.add("no etags")
+    assert len({file_stamp(address) for address in addresses}) == len(addresses)
+    assert file_stamp(users[0]) == file_stamp(users[0].replace("secret", "renewed"))
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.zarr"])
+def test_an_object_with_neither_etag_nor_time_has_a_size_and_nothing_that_tells_changes(
+    web: ObjectServer, name: str
+) -> None:
+    web.objects = {"/a.npy": b"123", "/a.zarr/.zarray": b"{}"}
+    stamp = file_stamp(f"{web.url}/{name}")
+    assert stamp.tells_changes
+    web.faults |= {"no etags", "no dates"}
+    bare = file_stamp(f"{web.url}/{name}?id=1")
+    assert not bare.tells_changes
+    assert bare.size == stamp.size
 
 
 def test_what_can_be_no_input_has_no_stamp(bucket: Any, web: ObjectServer) -> None:
@@ -136,6 +170,54 @@ def test_what_is_secret_in_an_address_is_in_no_result_and_no_journal(
     written = [Path(name).read_text() for name in ("run.jsonl", "results.csv")]
     assert f"{web.url}/q.npy" in written[0]
     assert not [text for text in (said.out, said.err, *written) if "hush" in text]
+
+
+class Journaled(NamedTuple):
+    """What a batch of one pair came to, and whether its journal had it."""
+
+    distmean: float
+    from_journal: int
+
+
+@pytest.fixture
+def run_one(
+    web: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], Journaled]:
+    """Predictions of a server by their query against targets, with a journal."""
+    monkeypatch.chdir(tmp_path)
+    web.objects = {"/p": npy(numbers(9)), "/get?id=1": npy(numbers(1)), "/get?id=2": npy(numbers(2))}
+    web.reads_query = True
+
+    def run(query: str) -> Journaled:
+        Path("pairs.csv").write_text(f"name,predictions,targets\nx,{web.url}/get?{query},{web.url}/p")
+        command = ("batch", "pairs.csv", *OPTIONS, "--journal", "run.jsonl", "--format", "jsonl")
+        assert main([*command, "--workers", "1"]) == 0
+        pair, summary = map(json.loads, capsys.readouterr().out.splitlines())
+        return Journaled(pair["distmean"], summary["summary"]["from_journal"])
+
+    return run
+
+
+def test_a_journal_tells_objects_without_etags_apart_by_their_query_and_does_not_show_it(
+    web: ObjectServer, run_one: Callable[[str], Journaled]
+) -> None:
+    web.faults.add("no etags")
+    first, second = run_one("id=1"), run_one("id=2")
+    assert first.distmean != second.distmean
+    assert second.from_journal == 0
+    assert run_one("id=2") == second._replace(from_journal=1)
+    assert "id=" not in Path("run.jsonl").read_text()
+
+
+def test_a_journal_gives_back_nothing_of_what_has_neither_etag_nor_time(
+    web: ObjectServer, run_one: Callable[[str], Journaled]
+) -> None:
+    web.faults |= {"no etags", "no dates"}
+    first = run_one("id=1")
+    web.objects["/get?id=1"] = web.objects["/get?id=2"]
+    second = run_one("id=1")
+    assert second.distmean != first.distmean
+    assert second.from_journal == 0
 
 
 # Processes

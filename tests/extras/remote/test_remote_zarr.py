@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import pickle
 import shutil
@@ -22,6 +23,7 @@ from kldiv_cli.buffers import Buffer
 from kldiv_cli.errors import DatasetError, FormatError, InputChanged, InputError, InputNotFound
 from kldiv_cli.sources import AnyArray, Source, open_source
 from kldiv_cli.sources.listing import list_arrays
+from kldiv_cli.sources.requesters import answer_of
 
 zarr = pytest.importorskip("zarr")
 codecs = pytest.importorskip("zarr.codecs")
@@ -121,15 +123,39 @@ def test_the_command_gives_the_same_bits_as_for_a_directory(
     assert capsys.readouterr().out.replace("s3://dumps/", "") == local
 
 
-def test_requests_end_in_threads_that_are_gone_before_python_ends(
+def test_requests_are_made_in_threads_that_are_gone_when_the_store_is_closed(
     put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What obstore makes in its own threads holds objects of Python still when the result is there.
     monkeypatch.delattr("obstore.get_async")
     zarr.create_array(tmp_path / "a.zarr", data=np.ones((9, 7)), chunks=(2, 3))
-    with contextlib.closing(open_source(put(tmp_path / "a.zarr"))) as source:
+    url = put(tmp_path / "a.zarr")
+    answer_of(int)  # starts the thread that makes single requests for the main one, and stays
+    before = set(threading.enumerate())
+    with contextlib.closing(open_source(url)) as source:
         assert (first_rows(source, 9) == 1).all()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("kldiv-request")]
+        ours = [t for t in threading.enumerate() if t.name == "kldiv-request" and t not in before]
+        assert ours
+    for thread in ours:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_read_that_is_interrupted_before_it_began_leaves_no_coroutine_behind(
+    to_web: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((9, 7)))
+    source = open_source(to_web(tmp_path / "a.zarr"))
+    first_rows(source, 1)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kldiv_cli.sources.zarr_store.answer_of", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first_rows(source, 9)
+    gc.collect()
+    assert not [str(warning.message) for warning in recwarn]
 
 
 def test_only_the_chunks_of_a_part_are_read(to_bucket: Put, moto: S3Server, tmp_path: Path) -> None:
