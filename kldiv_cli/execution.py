@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
+from kldiv_cli.sources.requesters import heed
+
 __all__ = ["POLL_SECONDS", "Executor", "MakeWorker", "Threads", "available_workers", "run", "with_task"]
 
 Task = TypeVar("Task")
@@ -171,6 +173,8 @@ class _Pool:
                 thread.join()
 
     def _work(self) -> None:
+        # Else who stops this would wait as long as a server lets a request wait.
+        heed(self._stopped)
         try:
             worker = self._make_worker()
             for task in iter(self._next, _DONE):

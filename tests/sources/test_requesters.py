@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from kldiv_cli.sources.requesters import Requesters, answer_of, apart, await_all, awaited
+from kldiv_cli.sources.requesters import Abandoned, Requesters, answer_of, apart, await_all, awaited, heed
 
 LONG = 30.0
 """Seconds that no test takes unless it fails."""
@@ -168,6 +169,31 @@ for wait in (lambda: answer_of(forever), lambda: await_all([Requesters(1).submit
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=2 * LONG)
     assert (done.returncode, done.stdout, done.stderr) == (0, "heard\nheard\n", "")
+
+
+def test_a_thread_that_is_told_to_stop_waits_for_no_request(requesters: Requesters, stuck: Stuck) -> None:
+    waits: tuple[Callable[[], object], ...] = (
+        lambda: answer_of(stuck),
+        lambda: awaited(requesters.submit(stuck)),
+        lambda: await_all([requesters.submit(stuck)] * 2),
+    )
+    stopped, given_up = threading.Event(), threading.Semaphore(0)
+
+    def wait(call: Callable[[], object]) -> None:
+        heed(stopped)
+        with contextlib.suppress(Abandoned):
+            call()
+            return
+        given_up.release()
+
+    threads = [threading.Thread(target=wait, args=(call,), daemon=True) for call in waits]
+    for thread in threads:
+        thread.start()
+    stuck.await_begun(len(waits))
+    stopped.set()
+    for thread in threads:
+        thread.join(LONG)
+        assert given_up.acquire(timeout=LONG)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import npy
+from conftest import hdf5, npy
 from servers import Asked, ObjectServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals as POSIX has them")
@@ -81,6 +81,17 @@ def arguments_of(command: str, url: str, directory: Path) -> list[str]:
     return [command, str(pairs)]
 
 
+def put_arrays(web: ObjectServer, directory: Path, rows: int) -> None:
+    """Put the same numbers onto a server in several formats."""
+    zarr = pytest.importorskip("zarr")
+    array = np.random.default_rng(1).random((rows, 100))
+    zarr.create_array(directory / "x.zarr", data=array, chunks=(1000, 100))
+    for file in (directory / "x.zarr").rglob("*"):
+        if file.is_file():
+            web.objects[f"/{file.relative_to(directory).as_posix()}"] = file.read_bytes()
+    web.objects |= {"/x.npy": npy(array), "/x.h5": hdf5(array, chunks=(1000, 100), compression="gzip")}
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("address", ["{web}/x.npy", "{web}/x.zarr", "s3://dumps/x.npy", "s3://dumps/x.zarr"])
 @pytest.mark.parametrize("command", ["compute", "batch", "inspect"])
@@ -98,13 +109,7 @@ def test_a_command_ends_while_a_server_keeps_it_waiting(
 def test_a_command_ends_where_the_server_falls_silent_while_an_array_is_read(
     web: ObjectServer, tmp_path: Path, command: str, name: str, number: signal.Signals
 ) -> None:
-    zarr = pytest.importorskip("zarr")
-    array = np.random.default_rng(1).random((3000, 100))
-    zarr.create_array(tmp_path / "x.zarr", data=array, chunks=(1000, 100))
-    for file in (tmp_path / "x.zarr").rglob("*"):
-        if file.is_file():
-            web.objects[f"/{file.relative_to(tmp_path).as_posix()}"] = file.read_bytes()
-    web.objects["/x.npy"] = npy(array)
+    put_arrays(web, tmp_path, 3000)
     reached, answers = threading.Event(), threading.Event()
 
     def before(asked: Asked) -> None:
@@ -116,5 +121,27 @@ def test_a_command_ends_where_the_server_falls_silent_while_an_array_is_read(
     one = ["--workers", "1"] if command == "compute" else []
     try:
         check_ends([*arguments_of(command, f"{web.url}/{name}", tmp_path), *one], number, reached)
+    finally:
+        answers.set()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("name", ["x.npy", "x.h5", "x.zarr"])
+def test_a_computation_on_threads_ends_where_the_server_falls_silent(
+    web: ObjectServer, tmp_path: Path, name: str, number: signal.Signals
+) -> None:
+    put_arrays(web, tmp_path, 30_000)
+    reached, answers = threading.Event(), threading.Event()
+    asked_for: list[Asked] = []
+
+    def before(asked: Asked) -> None:
+        asked_for.append(asked)
+        if len(asked_for) > 6:
+            reached.set()
+            answers.wait(2 * LONG)
+
+    web.before = before
+    try:
+        check_ends(["compute", *[f"{web.url}/{name}"] * 2, "--workers", "2"], number, reached)
     finally:
         answers.set()
