@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from kldiv_cli.errors import UsageError
+from kldiv_cli.sources.requesters import apart
 from kldiv_cli.streams import one_line
 
 __all__ = ["check_scheduler"]
@@ -39,8 +39,7 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     except RuntimeError:
         return asyncio.run(coroutine)
     # A notebook runs its cells inside a loop, and a thread has one loop at a time.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
+    return apart(asyncio.run, coroutine)
 
 
 def _its_scheduler(identity: Any) -> str:

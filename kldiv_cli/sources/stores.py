@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from kldiv_cli.errors import InputError, UsageError
 from kldiv_cli.sources.arrival import seen_here
 from kldiv_cli.sources.remote_errors import panics_told
+from kldiv_cli.streams import one_line
 from kldiv_cli.urls import VERSION, extra_of, is_listed, shown, split_url
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _aws_config(url: str) -> _AwsConfig:
         credentials = session.get_credentials()
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
         raise InputError(
-            f"{seen_here(url)}: the AWS configuration can't be used: {_one_line(error)}"
+            f"{seen_here(url)}: the AWS configuration can't be used: {one_line(error)}"
         ) from None
     config = {}
     if region and not _first_of(os.environ, "AWS_REGION", "AWS_DEFAULT_REGION"):
@@ -269,7 +270,3 @@ def _has_google_credentials() -> bool:
 
 def _first_of(values: Mapping[str, str], *names: str) -> str | None:
     return next((values[name] for name in names if values.get(name)), None)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -27,6 +27,7 @@ from kldiv_cli.sources.remote_listing import RemoteObject
 from kldiv_cli.sources.requesters import answer_of, apart
 from kldiv_cli.sources.store_names import METADATA
 from kldiv_cli.sources.zarr_remote import RemoteStore
+from kldiv_cli.streams import one_line
 from kldiv_cli.urls import is_remote, shown
 
 __all__ = [
@@ -357,4 +358,4 @@ def reason_of(error: BaseException) -> str:
     missing = missing_codec(error)
     if missing is not None:
         return missing
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
