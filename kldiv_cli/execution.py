@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
-from kldiv_cli.sources.requesters import heed
+from kldiv_cli.stopping import heed
 
 __all__ = ["POLL_SECONDS", "Executor", "MakeWorker", "Threads", "available_workers", "run", "with_task"]
 

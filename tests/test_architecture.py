@@ -82,7 +82,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("octaves", "spread"),
     ("reductions", "histogram"),
     ("spec", "sinks", "text_sinks", "parquet_sinks", "line_file", "sources"),
-    ("blocks", "buffers", "likeness", "atomic", "locks", "patterns"),
+    ("blocks", "buffers", "likeness", "atomic", "locks", "patterns", "stopping"),
     ("functional", "urls"),
     ("kernels",),
     ("spelling",),

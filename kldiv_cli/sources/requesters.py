@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final, ParamSpec, TypeVar
 
-__all__ = ["Abandoned", "Requesters", "answer_of", "apart", "await_all", "awaited", "heed"]
+from kldiv_cli.stopping import Abandoned, heeded
+
+__all__ = ["Requesters", "answer_of", "apart", "await_all", "awaited"]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -125,21 +127,6 @@ def _next(calls: _Calls, idle: threading.Semaphore) -> _Call | None:
 
 
 _shared: Final = Requesters(_MOST)
-_here = threading.local()
-
-
-class Abandoned(BaseException):
-    """The thread that waited was told to stop; no `Exception`, for nothing was wrong with the request."""
-
-
-def heed(stopped: threading.Event) -> None:
-    """Wait for requests in this thread only as long as it isn't told to stop."""
-    _here.stopped = stopped
-
-
-def _stopped() -> threading.Event | None:
-    found: threading.Event | None = getattr(_here, "stopped", None)
-    return found
 
 
 def awaited(future: Future[Result]) -> Result:
@@ -150,7 +137,7 @@ def awaited(future: Future[Result]) -> Result:
     Abandoned
         This thread is to stop.
     """
-    stopped = _stopped()
+    stopped = heeded()
     while not future.done():
         if stopped is not None and stopped.is_set():
             future.cancel()
@@ -199,6 +186,6 @@ def answer_of(
     function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
 ) -> Result:
     """What a request returns, made apart from the main thread and from those that may be told to stop."""
-    if _stopped() is not None or threading.current_thread() is threading.main_thread():
+    if heeded() is not None or threading.current_thread() is threading.main_thread():
         return apart(function, *args, **kwargs)
     return function(*args, **kwargs)

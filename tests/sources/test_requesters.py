@@ -13,7 +13,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from kldiv_cli.sources.requesters import Abandoned, Requesters, answer_of, apart, await_all, awaited, heed
+from kldiv_cli.sources.requesters import Requesters, answer_of, apart, await_all, awaited
+from kldiv_cli.stopping import Abandoned, heed
 
 LONG = 30.0
 """Seconds that no test takes unless it fails."""
