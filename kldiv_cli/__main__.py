@@ -21,6 +21,8 @@ class Terminated(BaseException):
     """SIGINT, SIGTERM or SIGHUP, raised so that unfinished outputs are removed on the way out."""
 
     code = 143
+    arrived = False
+    """Whether all that it had to pass lies behind it: another signal would only be in the way."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,20 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Terminated:
+        Terminated.arrived = True
+        from kldiv_cli.atomic import remove_unfinished
+
         _rearm(0.0)
-        _put_away()
+        remove_unfinished()
         return Terminated.code
-
-
-def _put_away() -> None:
-    """Remove what was not finished; who is in a hurry now would only leave it there."""
-    import signal
-
-    from kldiv_cli.atomic import remove_unfinished
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    remove_unfinished()
 
 
 def _version() -> int:
@@ -89,6 +83,7 @@ def _prepare() -> None:
 
     from kldiv_cli.streams import Stdout
 
+    Terminated.arrived = False
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _terminate)
@@ -161,12 +156,15 @@ def _fail(message: str, arguments: Sequence[str]) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    Terminated.code = 128 + number
-    sys.unraisablehook = _report_unraisable
-    _raise_again(number, frame)
+    if not Terminated.arrived:
+        Terminated.code = 128 + number
+        sys.unraisablehook = _report_unraisable
+        _raise_again(number, frame)
 
 
 def _raise_again(number: int, frame: FrameType | None) -> None:
+    if Terminated.arrived:
+        return
     # In a callback that can't pass it on the exception would be lost, so it is raised until it arrives.
     _rearm(2.0)
     raise Terminated

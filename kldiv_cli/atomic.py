@@ -129,18 +129,20 @@ class NewFile(ABC):
 
 
 def commit_all(files: Sequence[NewFile], *, force: bool) -> None:
-    """Give all their names or, as far as that can be had, none of them."""
+    """Give all their names, or none of them; but what a file has replaced by `force` is gone."""
     for file in files:
         file.finish()
-    named: list[NewFile] = []
+    new: list[tuple[Path, os.stat_result]] = []
     try:
         for file in files:
+            if not os.path.lexists(file.path):
+                new.append((file.path, os.stat(file.temporary)))
             file.publish(force=force)
-            named.append(file)
     except BaseException:
-        # What they may have replaced with `force` is gone.
-        for file in () if force else named:
-            file.path.unlink(missing_ok=True)
+        for path, written in new:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), written):
+                    path.unlink()
         raise
 
 

@@ -20,7 +20,7 @@ from kldiv_cli.execution import Executor, available_workers
 from kldiv_cli.interleaving import interleaved
 from kldiv_cli.pair_result import PairResult
 
-__all__ = ["Begin", "Progress", "run_batch", "workers_within"]
+__all__ = ["Begin", "Progress", "check_share", "run_batch", "workers_within"]
 
 Begin = Callable[[BatchPair], BatchPair]
 
@@ -78,6 +78,11 @@ def workers_within(pairs: Iterable[BatchPair], workers: int | None, memory: int 
         return workers or available_workers()
     check_memory(memory, least, workers)
     return workers or min(available_workers(), memory // least)
+
+
+def check_share(pairs: Iterable[BatchPair], memory: int) -> None:
+    """Refuse what does not suffice for a thread of a cluster; the errors are those of `workers_within`."""
+    check_memory(memory, _least(pairs), None, "each thread of the cluster")
 
 
 def _share(pairs: Iterable[BatchPair], workers: int, memory: int | None) -> int:

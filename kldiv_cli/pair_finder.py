@@ -91,11 +91,11 @@ def find_pair_set(
             check_known(shared, ())
         listed = _listed(first, options, allow_unmatched)
         _check_taken(first, {name: options[name] for name in typed}, listed.pairs)
+        _check_there(options)
         return listed
     found = _found(given, options)
     if group_by is None:
-        for role, shared in companions_of(options).items():
-            _check_there(role, shared)
+        _check_there(options)
     check_matched(given.where, found, allow_unmatched=allow_unmatched)
     return named_apart(found)
 
@@ -203,14 +203,15 @@ def _is_dump(text: str) -> bool:
     return is_directory(text) or (must_be and not os.path.lexists(text))
 
 
-def _check_there(role: str, shared: Written) -> None:
-    """Look for what goes with all pairs once, not once a pair."""
-    file, _ = split_address("", shared.text)
-    if not placeholders_in(shared.text) and not is_there(file):
-        raise InputNotFound(
-            f"{shared.where} {printable(shared.text)}: no such file, expected the {role} of all pairs; "
-            "mend the path"
-        )
+def _check_there(options: Mapping[str, Any]) -> None:
+    """Look once for what goes with all pairs, which each of them would miss."""
+    for role, shared in companions_of(options).items():
+        file, _ = split_address("", shared.text)
+        if not placeholders_in(shared.text) and not is_there(file):
+            raise InputNotFound(
+                f"{shared.where} {printable(shared.text)}: no such file, expected the {role} of all pairs; "
+                "mend the path"
+            )
 
 
 def _check_both_directories(first: str, second: str) -> None:
@@ -224,10 +225,13 @@ def _check_both_directories(first: str, second: str) -> None:
             )
         if not os.path.lexists(one):
             if parse_glob(one) is not None:
+                predictions, targets = one, os.path.join(other, "{stem}.npy")
+                if one == second:
+                    predictions = os.path.join(first, "*.npy")
+                    targets = os.path.join(os.path.dirname(second), "{stem}.npy")
                 raise UsageError(
                     f"{printable(one)}: a pattern beside the directory {printable(other)}, expected two "
-                    f"directories, or the targets as {printable(os.path.join(other, '{stem}.npy'))}; "
-                    "give two of a kind"
+                    f"directories, or '{printable(predictions)}' '{printable(targets)}'; give two of a kind"
                 )
             raise InputNotFound(
                 f"{printable(one)}: no such directory, expected one beside {printable(other)}; mend the path"

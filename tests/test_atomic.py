@@ -19,6 +19,7 @@ import pytest
 from kldiv_cli.api import evaluate
 from kldiv_cli.atomic import (
     check_place,
+    commit_all,
     explained,
     new_temporary,
     publish,
@@ -26,7 +27,7 @@ from kldiv_cli.atomic import (
     remove_unfinished,
 )
 from kldiv_cli.errors import OutputError
-from kldiv_cli.text_sinks import write_text
+from kldiv_cli.text_sinks import TextFile, write_text
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 
@@ -246,6 +247,34 @@ def test_a_signal_at_any_line_leaves_nothing_unfinished(
     assert lines > 20
     assert orphans
     assert set(tmp_path.iterdir()) == written
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_of_several_files_none_has_its_name_if_the_last_step_of_one_fails(
+    tmp_path: Path, force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [TextFile(tmp_path / name) for name in ("a", "b")]
+
+    def signalled(path: Path) -> None:
+        raise Signalled
+
+    monkeypatch.setattr("kldiv_cli.atomic.sync_directory", signalled)
+    with pytest.raises(Signalled):
+        commit_all(files, force=force)
+    for file in files:
+        file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_somebody_else_has_put_there_meanwhile_is_not_taken_back(tmp_path: Path) -> None:
+    files = [TextFile(tmp_path / name) for name in ("a", "b")]
+    (tmp_path / "b").write_text("another's")
+    with pytest.raises(OutputError, match="exists by now"):
+        commit_all(files, force=False)
+    for file in files:
+        file.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert (tmp_path / "b").read_text() == "another's"
 
 
 def test_what_was_finished_or_put_away_is_not_removed_again(path: Path) -> None:

@@ -340,6 +340,12 @@ def test_an_option_that_is_wrong_for_all_is_not_laid_to_a_row(batch: Batch, dump
     assert refused(batch("pairs.csv", "--temperature", "-1")).startswith("--temperature -1.0: ")
 
 
+def test_a_mask_of_all_rows_that_is_not_there_is_told_once(batch: Batch, dump: Path) -> None:
+    (dump / "pairs.csv").write_text("predictions,targets\nq/a.npy,p/a.npy\nq/b.npy,p/b.npy\n")
+    message = refused(batch("pairs.csv", "--log-softmax", "-1", "--mask", "none.npy"))
+    assert message.startswith("--mask none.npy: no such file, expected the mask of all pairs; ")
+
+
 @posix
 def test_pairs_of_files_with_odd_names_are_computed_and_fail_alone(batch: Batch, dump: Path) -> None:
     for part in ("q", "p"):

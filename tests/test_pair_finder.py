@@ -558,8 +558,14 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "a pattern beside a directory": (
         ("dir/*.npy", "dir"),
         {},
-        "dir/*.npy: a pattern beside the directory dir, expected two directories, or the targets as "
-        "dir/{stem}.npy; give two of a kind",
+        "dir/*.npy: a pattern beside the directory dir, expected two directories, or 'dir/*.npy' "
+        "'dir/{stem}.npy'; give two of a kind",
+    ),
+    "a directory beside a pattern": (
+        ("dir", "other/*.npy"),
+        {},
+        "other/*.npy: a pattern beside the directory dir, expected two directories, or 'dir/*.npy' "
+        "'other/{stem}.npy'; give two of a kind",
     ),
     "groups of nothing": ((), {"group_by": "/*"}, "--group-by without a file, expected an HDF5 file"),
     "groups of one": (("d.h5",), {"group_by": "/*"}, "; add --predictions NAME --targets NAME, or a second"),

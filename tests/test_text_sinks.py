@@ -88,6 +88,34 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("again", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_on_the_way_out_changes_nothing(path: Path, again: str) -> None:
+    script = f"""
+import os, signal, sys
+import kldiv_cli.__main__ as entry
+import kldiv_cli.atomic as atomic
+
+remove = atomic.remove_unfinished
+
+def removing():
+    os.kill(os.getpid(), signal.{again})
+    remove()
+
+def run(arguments):
+    from pathlib import Path
+    atomic.remove_unfinished = removing
+    atomic.new_temporary(Path({str(path)!r}))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+entry._run = run
+sys.exit(entry.main(["baseline"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_at_any_step_leaves_the_old_file_and_nothing_else(

@@ -286,10 +286,12 @@ def _compute(
 
 def _executor(plan: _Plan, workers: int | None, memory: int | None, scheduler: str | None) -> _Executor:
     """What computes, which begins when it is entered, and the memory of all of it."""
-    if scheduler is not None:
-        return _cluster(workers, memory, scheduler)
-    from kldiv_cli.batch import workers_within
+    from kldiv_cli.batch import check_share, workers_within
 
+    if scheduler is not None:
+        if memory is not None:
+            check_share(plan.pairs, memory)
+        return _cluster(workers, memory, scheduler)
     if not sys.executable:
         raise UsageError("workers: there is no Python that could be started; run kldiv with one")
     return _processes(workers_within(plan.pairs, workers, memory), memory)

@@ -81,6 +81,7 @@ class _Team:
         self._lock = threading.Lock()
         self._calls: _Calls = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
+        """How many threads more there are than calls: a call is counted off as it comes, on as it is done."""
         self._count = 0
         weakref.finalize(self, self._calls.put, None).atexit = False
 
@@ -92,7 +93,7 @@ class _Team:
         return call.future
 
     def _start(self, call: _Call) -> None:
-        """Start a thread after its first call is there: one that finds none counts as one for the next."""
+        """Start a thread for what no other one has the time for, be it this call or one before it."""
         serving = (self._calls, self._idle)
         try:
             threading.Thread(target=_serve, args=serving, name="kldiv-request", daemon=True).start()
@@ -112,18 +113,11 @@ class _Team:
 
 
 def _serve(calls: _Calls, idle: threading.Semaphore) -> None:
-    while (call := _next(calls, idle)) is not None:
+    while (call := calls.get()) is not None:
         call()
         del call  # its result belongs to who waits for it
-    calls.put(None)  # for the next thread
-
-
-def _next(calls: _Calls, idle: threading.Semaphore) -> _Call | None:
-    try:
-        return calls.get_nowait()
-    except queue.Empty:
         idle.release()
-        return calls.get()
+    calls.put(None)  # for the next thread
 
 
 _shared: Final = Requesters(_MOST)

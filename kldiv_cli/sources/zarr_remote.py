@@ -50,15 +50,20 @@ class RemoteStore(ObjectStore[Any]):
         self._shown = shown(url)
         self.is_listed = is_listed(url)
         self._requesters = Requesters(_AT_ONCE)
+        self._closed = False
         super().__init__(self._place.store, read_only=True)
 
     def close(self) -> None:
         super().close()
+        self._closed = True
         self._requesters.close()
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        if self._closed:
+            # Who read was interrupted, and what still runs is awaited by nobody.
+            raise asyncio.CancelledError
         asked = self._requesters.submit(self._request, key, _options(byte_range))
         contents = await asyncio.wrap_future(asked)
         return None if contents is None else prototype.buffer.from_bytes(contents)  # type: ignore[arg-type]

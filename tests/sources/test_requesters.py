@@ -69,6 +69,24 @@ def test_a_result_and_an_error_are_those_of_the_function(requesters: Requesters)
         assert raised.value is error
 
 
+def test_callers_at_the_same_time_need_no_more_threads_than_they_are() -> None:
+    """A thread that takes the next call at once leaves another one idle, which must not be forgotten."""
+    shared, used = Requesters(1000), set[threading.Thread]()
+
+    def call() -> None:
+        for _ in range(3000):
+            used.add(awaited(shared.submit(threading.current_thread)))
+
+    callers = [threading.Thread(target=call) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    shared.close()
+    # One is free a moment after its result is there, in which another one is started.
+    assert len(used) <= 2 * len(callers) + 4
+
+
 def test_a_thread_is_kept_for_the_next_call_and_ends_when_closed(requesters: Requesters) -> None:
     first = thread_of(requesters)
     assert first.daemon

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from servers import ObjectServer, S3Server
+from servers import Asked, ObjectServer, S3Server
 
 from kldiv_cli.__main__ import main
 from kldiv_cli.buffers import Buffer
@@ -139,6 +142,28 @@ def test_requests_are_made_in_threads_that_are_gone_when_the_store_is_closed(
     for thread in ours:
         thread.join(30)
         assert not thread.is_alive()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals as POSIX has them")
+def test_of_a_read_that_is_interrupted_nothing_goes_on(
+    to_web: Put, web: ObjectServer, tmp_path: Path
+) -> None:
+    """What Zarr does in a thread of its own would ask for the rest, though nobody waits for it."""
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((1000, 2)), chunks=(1, 2))
+    chunks = itertools.count()
+
+    def before(asked: Asked) -> None:
+        if "/c/" in asked.path:
+            if next(chunks) == 20:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.01)
+
+    web.before = before
+    url = to_web(tmp_path / "a.zarr")
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(open_source(url)) as source:
+        first_rows(source, 1000)
+    time.sleep(1.0)  # in which all others could have been asked for
+    assert next(chunks) < 500
 
 
 def test_a_read_that_is_interrupted_before_it_began_leaves_no_coroutine_behind(
