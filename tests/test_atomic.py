@@ -9,6 +9,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -214,16 +215,23 @@ def write_report(path: Path) -> None:
 
 
 def is_signalled(lines: int, work: Callable[[], None]) -> bool:
-    """Whether work takes more lines than that."""
-    before = sys.gettrace()
-    sys.settrace(At(lines))
-    try:
-        work()
-    except Signalled:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    """Whether work takes more lines than that.
+
+    In a thread of its own, for Python 3.11 forgets to leave a handler of errors that a trace is raised in.
+    """
+
+    def attempt() -> bool:
+        sys.settrace(At(lines))
+        try:
+            work()
+        except Signalled:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(attempt).result()
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")

@@ -344,14 +344,6 @@ def test_no_process_is_left_behind() -> None:
     assert not any(map(is_running, pids))
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """As a script is: the command, which other tests run in this process, leaves its own handlers."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_the_tasks_under_way() -> None:
     start = time.monotonic()

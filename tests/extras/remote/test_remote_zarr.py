@@ -145,6 +145,7 @@ def test_requests_are_made_in_threads_that_are_gone_when_the_store_is_closed(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals as POSIX has them")
+@pytest.mark.usefixtures("interruptible")
 def test_of_a_read_that_is_interrupted_nothing_goes_on(
     to_web: Put, web: ObjectServer, tmp_path: Path
 ) -> None:
