@@ -711,15 +711,21 @@ def test_results_that_were_never_written_are_none_of_the_journals(
     assert batch(*line).code == 0
 
 
-def test_a_file_that_can_not_take_the_results_is_told_and_all_pairs_are_computed(dump: Path) -> None:
+def with_files_of(most: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A batch where no file may have more bytes."""
     resource = pytest.importorskip("resource")
+    return subprocess.run(
+        [sys.executable, "-m", "kldiv_cli", "batch", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+
+
+def test_a_file_that_can_not_take_the_results_is_told_and_all_pairs_are_computed(dump: Path) -> None:
     write_dump(dump, names_of(40))
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-
-    command = [sys.executable, "-m", "kldiv_cli", "batch", *DUMP, "--results", "r.csv", "--format", "jsonl"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limited)
+    done = with_files_of(10_000, *DUMP, "--results", "r.csv", "--format", "jsonl")
     assert done.returncode == 2
     place = dump.resolve() / "r.csv"
     problem = f"{place}: File too large, nothing was written there; make room, or choose another place"
@@ -733,21 +739,15 @@ def test_a_file_that_can_not_take_the_results_is_told_and_all_pairs_are_computed
 
 
 def test_a_file_that_can_not_take_the_journal_ends_the_run_and_keeps_what_it_took(dump: Path) -> None:
-    resource = pytest.importorskip("resource")
     write_dump(dump, names_of(40))
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    command = [sys.executable, "-m", "kldiv_cli", "batch", *DUMP, "--journal", "j", "--format", "jsonl"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limited)
+    done = with_files_of(20_000, *DUMP, "--journal", "j", "--format", "jsonl")
     assert done.returncode == 2
     assert done.stderr.startswith("kldiv: error: ")
     assert done.stderr.count("\n") == 1
     assert "j: File too large, what was written there before is kept; make room, or " in done.stderr
     told = len(done.stdout.splitlines())
     assert told
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(done.args, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0
     run = Run(0, done.stdout, done.stderr)
     assert len(run.records) == 45
